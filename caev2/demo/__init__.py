@@ -1,0 +1,1 @@
+"""The built-in scenes and their small teacher: the whole pipeline without a download."""

@@ -1,0 +1,76 @@
+"""Every failure a user can meet, in one tree.
+
+    Caev2Error
+    ├── ConfigError            a recipe, key, value or name that cannot be used
+    ├── SourceError            images that are missing, empty or not what they were
+    │   ├── ImageUndecodable   one file is no image, or a damaged one
+    │   └── PixelDrift         the student would see other pixels than the teacher saw
+    ├── StoreError             a store of targets cannot be used
+    │   ├── StoreMismatch      it holds something else than what was asked for
+    │   ├── StoreIncomplete    it has not been sealed
+    │   └── StoreCorrupt       bytes on disk are not the bytes that were written
+    ├── TeacherError           a teacher cannot be found, read or recognised
+    ├── CheckpointError        a checkpoint cannot be found, read or fitted
+    ├── UnsafeFile             a file asks to run code or to leave its folder
+    ├── OutputError            a place cannot be written
+    └── TrainingDiverged       losses stopped being finite
+
+A message has three parts: where it happened, the two values that disagree, and what to do next.
+The command line prints it as one paragraph and exits with status 2; a traceback means a bug.
+"""
+
+
+class Caev2Error(Exception):
+    """An expected failure: its message is complete and meant for the user."""
+
+
+class ConfigError(Caev2Error):
+    """A recipe, key, value or name that cannot be used."""
+
+
+class SourceError(Caev2Error):
+    """Images that are missing, empty or not what they were."""
+
+
+class ImageUndecodable(SourceError):
+    """One file is no image, or a damaged one; the message is the reason kept with its row."""
+
+
+class PixelDrift(SourceError):
+    """The student would see other pixels than the teacher saw."""
+
+
+class StoreError(Caev2Error):
+    """A store of targets cannot be used."""
+
+
+class StoreMismatch(StoreError):
+    """A store holds something else than what was asked for."""
+
+
+class StoreIncomplete(StoreError):
+    """A store has not been sealed: its extraction did not finish."""
+
+
+class StoreCorrupt(StoreError):
+    """Bytes on disk are not the bytes that were written."""
+
+
+class TeacherError(Caev2Error):
+    """A teacher cannot be found, read or recognised."""
+
+
+class CheckpointError(Caev2Error):
+    """A checkpoint cannot be found, read or fitted."""
+
+
+class UnsafeFile(Caev2Error):
+    """A file asks to run code or to leave its folder."""
+
+
+class OutputError(Caev2Error):
+    """A place cannot be written."""
+
+
+class TrainingDiverged(Caev2Error):
+    """Losses stopped being finite."""

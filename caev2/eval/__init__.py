@@ -1,0 +1,1 @@
+"""Stage three: from a checkpoint to a number."""

@@ -1,0 +1,1 @@
+"""Stage two: the CAE v2 student learns from stored targets."""

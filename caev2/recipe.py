@@ -1,0 +1,178 @@
+"""Recipes: frozen dataclasses that are read from TOML, overridden by `key=value`, and fingerprinted.
+
+A recipe is a frozen dataclass whose fields are numbers, strings, `Literal` choices, tuples, `None` or further
+frozen dataclasses. A key that does not exist or a value of the wrong kind is a `ConfigError` that names the nearest
+valid one. A field whose metadata says `speed` changes only how fast a result is computed: it is left out of the
+fingerprint.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from caev2.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def speed(default: Any) -> Any:
+    """A dataclass field that changes only the speed, never the result."""
+    return dataclasses.field(default=default, metadata={"speed": True})
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest known ones, or all of them."""
+    known = sorted(names)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(repr(match) for match in close) + "?"
+    return "Known: " + ", ".join(known) + "."
+
+
+def choose(name: str, known: Mapping[str, T], what: str) -> T:
+    """Look a built-in thing up by name.
+
+    Raises:
+        ConfigError: There is none of that name; the message offers the nearest.
+    """
+    if name not in known:
+        raise ConfigError(f"There is no {what} called {name!r}. {nearest(name, known)}")
+    return known[name]
+
+
+def load(name: str, built_in: Mapping[str, T]) -> T:
+    """A recipe by its built-in name, or from a TOML file with the same fields.
+
+    A TOML file starts from the defaults of the recipe's class, or from the built-in recipe that its key `base` names.
+
+    Raises:
+        ConfigError: No such recipe or file, or the file has an unknown key or an unfitting value.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        return choose(name, built_in, "recipe")
+    try:
+        mapping = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no recipe file at {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path} is not a TOML file: {problem}.") from None
+    base = choose(mapping.pop("base"), built_in, "recipe") if "base" in mapping else None
+    start = base if base is not None else _defaults(next(iter(built_in.values())), path)
+    return merge(start, mapping, where=str(path))
+
+
+def _defaults(example: T, path: Path) -> T:
+    try:
+        return type(example)()
+    except TypeError:
+        raise ConfigError(
+            f"{path} does not say which recipe it starts from. Add a line such as: base = \"tiny-300e\"."
+        ) from None
+
+
+def override(recipe: T, settings: Iterable[str]) -> T:
+    """Apply `key=value` settings, `optimizer.lr=1e-3` for a nested field.
+
+    Raises:
+        ConfigError: A setting has no `=`, an unknown key or an unfitting value.
+    """
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {setting!r} has no value. Write it as key=value.")
+        nested: Any = _parse(text)
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        recipe = merge(recipe, nested, where=f"--set {setting}")
+    return recipe
+
+
+def _parse(text: str) -> Any:
+    """A value as TOML reads it; anything else is a string."""
+    if text.strip().lower() in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def merge(recipe: T, mapping: Mapping[str, Any], where: str, prefix: str = "") -> T:
+    """A copy of `recipe` with the fields that `mapping` names replaced, checked against their types.
+
+    Raises:
+        ConfigError: An unknown key, or a value that does not fit its field; the message begins with `where`.
+    """
+    hints = get_type_hints(type(recipe))
+    fields = {field.name for field in dataclasses.fields(recipe)}  # type: ignore[arg-type]
+    changes = {}
+    for key, value in mapping.items():
+        path = prefix + key
+        if key not in fields:
+            raise ConfigError(f"{where}: there is no setting called {path!r}. {nearest(key, fields)}")
+        old = getattr(recipe, key)
+        if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
+            changes[key] = merge(old, value, where, path + ".")
+        else:
+            changes[key] = _fit(value, hints[key], where, path)
+    try:
+        return dataclasses.replace(recipe, **changes)  # type: ignore[type-var]
+    except ConfigError as problem:
+        raise ConfigError(f"{where}: {problem}") from None
+
+
+def _fit(value: Any, kind: Any, where: str, path: str) -> Any:
+    """`value` as the type `kind`, or a `ConfigError`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        for argument in arguments:
+            try:
+                return _fit(value, argument, where, path)
+            except ConfigError:
+                continue
+    elif origin is Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"{where}: {path} cannot be {value!r}. {nearest(str(value), map(str, arguments))}")
+    elif origin is tuple and isinstance(value, list | tuple):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(_fit(item, one, where, path) for item, one in zip(value, kinds, strict=True))
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    name = getattr(kind, "__name__", None) if origin is None else str(kind)
+    raise ConfigError(f"{where}: {path} cannot be {value!r}. Give a value of type {name or kind}.")
+
+
+def to_mapping(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
+    """A recipe as plain JSON values; with `result_only`, without the fields that only change the speed."""
+    mapping = {}
+    for field in dataclasses.fields(recipe):
+        if result_only and field.metadata.get("speed"):
+            continue
+        value = getattr(recipe, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_mapping(value, result_only=result_only)
+        mapping[field.name] = list(value) if isinstance(value, tuple) else value
+    return mapping
+
+
+def canonical(mapping: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(mapping, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def fingerprint(mapping: Any) -> str:
+    """The first 32 hex digits of the sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(mapping)).hexdigest()[:32]

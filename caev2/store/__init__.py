@@ -1,0 +1,1 @@
+"""What the stages agree on: images, views, codecs and targets on disk. numpy and Pillow, no torch."""
