@@ -1,0 +1,88 @@
+"""Where everything lies in a store, and in which type.
+
+    STORE/
+      manifest.json                       what the store holds; see `manifest`
+      index.parquet                       one line an image: key, label, file, size, hash, validity
+      zarr.json                           the root group
+      targets/<name>/codes                [view, image, token, width] float16; chunk: one row; shard: a view of a block
+      targets/<name>/crc32c               [view, image] uint32: what each row's chunk must add up to
+      views/<field>                       [view, image, ...]; chunk: a view of a block
+      units/<block>.json                  the record of a finished unit: digest of each of its files
+      .tmp/                               unfinished files, gone once sealed
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from caev2.store.manifest import Manifest
+from caev2.store.views import THUMBNAIL_PX
+
+INDEX = "index.parquet"
+UNITS = "units"
+SCRATCH = ".tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldType:
+    """Type of one number, or small array of numbers, per view of an image."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+VIEW_FIELDS = {
+    "box": FieldType("int32", (4,)),
+    "flip": FieldType("bool"),
+    "order": FieldType("uint8", (3,)),
+    "factors": FieldType("float64", (3,)),
+    "grey_mean": FieldType("uint8"),
+    "crop_hash": FieldType("uint64"),
+    "thumbnail": FieldType("uint8", (THUMBNAIL_PX, THUMBNAIL_PX, 3)),
+    "valid": FieldType("bool"),
+}
+"""The arrays below `views/`, in the words of `views.View`; boxes are top, left, height, width."""
+
+CHECKSUM = FieldType("uint32")
+
+
+def codes_path(target: str) -> str:
+    """The array of a target's stored rows."""
+    return f"targets/{target}/codes"
+
+
+def checksum_path(target: str) -> str:
+    """The array of the crc32c of a target's rows."""
+    return f"targets/{target}/crc32c"
+
+
+def shard_path(target: str, view: int, block: int) -> str:
+    """The file of one view of one block of a target."""
+    return f"{codes_path(target)}/c/{view}/{block}/0/0"
+
+
+def chunk_path(array: str, view: int, block: int, field: FieldType) -> str:
+    """The file of one view of one block of a small array."""
+    return "/".join([array, "c", str(view), str(block), *("0" for _ in field.shape)])
+
+
+def unit_path(block: int) -> str:
+    """The record of a unit."""
+    return f"{UNITS}/{block:06d}.json"
+
+
+def small_arrays(manifest: Manifest) -> dict[str, FieldType]:
+    """Every array that is not a target's codes: path and type."""
+    arrays = {f"views/{name}": field for name, field in VIEW_FIELDS.items()}
+    return arrays | {checksum_path(name): CHECKSUM for name in manifest.spec.targets}
+
+
+def row_shape(manifest: Manifest, target: str) -> tuple[int, int]:
+    """Tokens and width of one row."""
+    spec = manifest.spec.targets[target]
+    return spec.tokens, spec.width
+
+
+def empty_block(field: FieldType, images: int) -> np.ndarray:
+    """Room for one view of one block of a small array; what is not filled is zero."""
+    return np.zeros((images, *field.shape), dtype=field.dtype)
