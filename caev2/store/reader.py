@@ -1,0 +1,219 @@
+"""Reading a store: rows straight from the shard files, each compared with the checksum kept for it.
+
+zarr-python would return zeros for a missing shard and takes a swapped shard for sound. Here a row is returned only if
+its bytes are the bytes that were written for that very view of that very image.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16, Int
+
+from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
+from caev2.recipe import nearest
+from caev2.store.index import read_column
+from caev2.store.layout import (
+    CHECKSUM,
+    VIEW_FIELDS,
+    FieldType,
+    checksum_path,
+    chunk_path,
+    row_shape,
+    shard_path,
+)
+from caev2.store.manifest import Manifest, read_manifest
+from caev2.store.shard import CRC_BYTES, chunk_offset, crc32c, shard_bytes
+from caev2.store.views import View
+
+_OPEN_SHARDS = 64  # file descriptors kept
+
+
+class Store:
+    """A store of targets on a local disk.
+
+    Args:
+        path: Folder of the store.
+        allow_unsealed: Read a store whose extraction has not finished; only rows of finished units can be read.
+
+    Raises:
+        StoreMismatch: There is no store.
+        StoreIncomplete: It is not sealed.
+        StoreCorrupt: Its manifest is damaged.
+    """
+
+    def __init__(self, path: Path | str, *, allow_unsealed: bool = False):
+        self.path = Path(path)
+        self.manifest: Manifest = read_manifest(self.path)
+        if self.manifest.state != "sealed" and not allow_unsealed:
+            raise StoreIncomplete(
+                f"{self.path} is not sealed: its extraction did not finish. Run the same `caev2 extract` again; it goes on "
+                "where it stopped."
+            )
+        self._descriptors: dict[tuple[str, int, int], int] = {}
+        self._blocks: dict[tuple[str, int, int], np.ndarray] = {}
+
+    def __getstate__(self) -> dict:
+        """What travels to a worker process: no open files, no cached blocks."""
+        return {**self.__dict__, "_descriptors": {}, "_blocks": {}}
+
+    def __len__(self) -> int:
+        return self.manifest.images
+
+    @property
+    def views(self) -> int:
+        """Views of each image."""
+        return self.manifest.views
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Key of each image."""
+        return read_column(self.path, "key")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Class of each image, int64; -1 where there is none."""
+        return np.asarray(read_column(self.path, "label"), dtype=np.int64)
+
+    @cached_property
+    def valid_images(self) -> np.ndarray:
+        """Numbers of the images that have rows, int64 and ascending."""
+        return np.flatnonzero(read_column(self.path, "valid"))
+
+    @cached_property
+    def source_digests(self) -> list[str]:
+        """The xxh3-128 of each image's file, hexadecimal."""
+        return read_column(self.path, "xxh3_128")
+
+    def target(self, name: str) -> str:
+        """Check that a target of this name is stored.
+
+        Raises:
+            StoreMismatch: There is none.
+        """
+        if name not in self.manifest.spec.targets:
+            raise StoreMismatch(
+                f"{self.path} has no target called {name!r}. {nearest(name, self.manifest.spec.targets)}"
+            )
+        return name
+
+    def read_rows(
+        self, target: str, view: int, images: Sequence[int] | Int[np.ndarray, " row"]
+    ) -> Float16[np.ndarray, "row token width"]:
+        """Stored rows of one view, as they were written.
+
+        Args:
+            target: Name of the target.
+            view: Which view.
+            images: Numbers of the images, in any order.
+
+        Raises:
+            StoreCorrupt: A row's bytes are not those that were written; the message names the row.
+            StoreMismatch: A row is not valid: its image could not be decoded, or its view does not exist.
+        """
+        rows = np.empty((len(images), *row_shape(self.manifest, target)), dtype="<f2")
+        for place, image in enumerate(images):
+            self._read_row(target, view, int(image), rows[place])
+        return rows
+
+    def _read_row(self, target: str, view: int, image: int, row: np.ndarray) -> None:
+        self._check_valid(view, image)
+        block, local = divmod(image, self.manifest.spec.block_images)
+        checksum = bytearray(CRC_BYTES)
+        descriptor = self._shard(target, view, block)
+        read = os.preadv(descriptor, [memoryview(row).cast("B"), checksum], chunk_offset(local, row.nbytes))
+        wanted = int(self._block(checksum_path(target), CHECKSUM, view, block)[local])
+        if read != row.nbytes + CRC_BYTES or crc32c(row.tobytes()) != wanted:
+            raise StoreCorrupt(
+                f"{self.path / shard_path(target, view, block)}: row of image {image}, view {view} is damaged: its checksum "
+                f"is {crc32c(row.tobytes())}, {wanted} was written. Run `caev2 store verify {self.path}`, restore the file "
+                "or delete the unit's record and extract again."
+            )
+
+    def _check_valid(self, view: int, image: int) -> None:
+        if not (0 <= view < self.views and 0 <= image < len(self)):
+            raise StoreMismatch(
+                f"{self.path} has no view {view} of image {image}: it holds {self.views} views of {len(self)} images."
+            )
+        if not self.view_value("valid", view, image):
+            raise StoreMismatch(f"{self.path}: image {image} has no valid row; read only the images in `valid_images`.")
+
+    def _shard(self, target: str, view: int, block: int) -> int:
+        """A descriptor of a shard file of the right size."""
+        place = (target, view, block)
+        if place not in self._descriptors:
+            path = self.path / shard_path(target, view, block)
+            expected = shard_bytes(
+                len(self.manifest.images_of_block(block)),
+                self.manifest.spec.block_images,
+                self.manifest.spec.targets[target].row_bytes,
+            )
+            descriptor = _open(path)
+            if (size := os.fstat(descriptor).st_size) != expected:
+                os.close(descriptor)
+                raise StoreCorrupt(
+                    f"{path} holds {size} bytes, {expected} were written. Restore it, or delete the unit's record and "
+                    "extract again."
+                )
+            if len(self._descriptors) >= _OPEN_SHARDS:
+                os.close(self._descriptors.pop(next(iter(self._descriptors))))
+            self._descriptors[place] = descriptor
+        return self._descriptors[place]
+
+    def view(self, view: int, image: int) -> View:
+        """The parameters of one view."""
+        value = {name: self.view_value(name, view, image) for name in View.__dataclass_fields__}
+        return View(
+            box=tuple(value["box"].tolist()),
+            flip=bool(value["flip"]),
+            order=tuple(value["order"].tolist()),
+            factors=tuple(value["factors"].tolist()),
+            grey_mean=int(value["grey_mean"]),
+        )
+
+    def view_value(self, field: str, view: int, image: int):
+        """One field of `layout.VIEW_FIELDS` for one view of one image."""
+        block, local = divmod(image, self.manifest.spec.block_images)
+        return self._block(f"views/{field}", VIEW_FIELDS[field], view, block)[local]
+
+    def _block(self, array: str, field: FieldType, view: int, block: int) -> np.ndarray:
+        """One view of one block of a small array; those of one view are kept at a time."""
+        place = (array, view, block)
+        if place not in self._blocks:
+            if self._blocks and next(iter(self._blocks))[1] != view:
+                self._blocks.clear()
+            path = self.path / chunk_path(array, view, block, field)
+            self._blocks[place] = _read_chunk(path, field, self.manifest.spec.block_images)
+        return self._blocks[place]
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as problem:
+        raise StoreCorrupt(
+            f"{path} cannot be read: {problem.strerror}. Restore it, or delete the unit's record and extract again."
+        ) from None
+
+
+def _read_chunk(path: Path, field: FieldType, block_images: int) -> np.ndarray:
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise StoreCorrupt(
+            f"{path} cannot be read: {problem.strerror}. Restore it, or delete the unit's record and extract again."
+        ) from None
+    content, checksum = data[:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
+    shape = (block_images, *field.shape)
+    dtype = np.dtype(field.dtype).newbyteorder("<")
+    if len(content) != dtype.itemsize * int(np.prod(shape)) or crc32c(content) != checksum:
+        raise StoreCorrupt(f"{path} is damaged: its checksum does not hold. Run `caev2 store verify` on the store.")
+    return np.frombuffer(content, dtype=dtype).reshape(shape)

@@ -1,0 +1,116 @@
+"""The record of a finished unit: which files it owns, their digests, and the facts about its images.
+
+A unit is one block of images with all their views. Its record is written last; a unit without a valid record is done
+again.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import xxhash
+
+from caev2.errors import StoreCorrupt
+from caev2.recipe import fingerprint
+from caev2.store.layout import unit_path
+from caev2.store.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What is known of an image's file when it was read."""
+
+    height: int
+    """Pixels after orientation; 0 if undecodable."""
+    width: int
+    bytes: int
+    """Size of the file."""
+    xxh3_128: str
+    """Digest of the file, hexadecimal."""
+    reason: str | None
+    """Why the image has no valid row, or None."""
+
+
+def describe_file(data: bytes, *, height: int = 0, width: int = 0, reason: str | None = None) -> ImageFacts:
+    """The facts about an image whose file holds `data`."""
+    digest = xxhash.xxh3_128_hexdigest(data)
+    return ImageFacts(height=height, width=width, bytes=len(data), xxh3_128=digest, reason=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitRecord:
+    """Files and images of one unit."""
+
+    block: int
+    files: dict[str, tuple[int, str]]
+    """Path in the store → size in bytes and xxh3-128."""
+    images: tuple[ImageFacts, ...]
+
+    def to_bytes(self) -> bytes:
+        """The record's file: columns of facts as JSON, with a digest of itself."""
+        facts = {field.name: [getattr(image, field.name) for image in self.images] for field in fields(ImageFacts)}
+        content = {"block": self.block, "files": {k: list(v) for k, v in self.files.items()}, "images": facts}
+        content["digest"] = fingerprint(content)
+        return json.dumps(content, ensure_ascii=False).encode() + b"\n"
+
+
+def read_record(store: Path, block: int) -> UnitRecord | None:
+    """The record of a unit, or None if it has not been written.
+
+    Raises:
+        StoreCorrupt: It is there but damaged.
+    """
+    path = store / unit_path(block)
+    try:
+        content = json.loads(path.read_bytes())
+        digest = content.pop("digest")
+        if digest != fingerprint(content):
+            raise ValueError("digest")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise StoreCorrupt(
+            f"{path} is damaged. Delete it and run the same `caev2 extract` again: its block is computed anew."
+        ) from None
+    facts = content["images"]
+    names = [field.name for field in fields(ImageFacts)]
+    rows = zip(*(facts[name] for name in names), strict=True)
+    return UnitRecord(
+        block=content["block"],
+        files={path: (size, digest) for path, (size, digest) in content["files"].items()},
+        images=tuple(ImageFacts(**dict(zip(names, row, strict=True))) for row in rows),
+    )
+
+
+def read_records(store: Path, manifest: Manifest) -> list[UnitRecord]:
+    """The records of all units, in order.
+
+    Raises:
+        StoreCorrupt: One is missing or damaged.
+    """
+    records = []
+    for block in range(manifest.blocks):
+        record = read_record(store, block)
+        if record is None:
+            raise StoreCorrupt(f"{store / unit_path(block)} is missing: block {block} was never finished or lost.")
+        records.append(record)
+    return records
+
+
+def is_done(store: Path, block: int) -> bool:
+    """Whether a unit has a valid record and files of the recorded sizes."""
+    try:
+        record = read_record(store, block)
+    except StoreCorrupt:
+        return False
+    if record is None:
+        return False
+    return all(_size(store / path) == size for path, (size, _) in record.files.items())
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+

@@ -1,0 +1,39 @@
+"""The root digest: one word for all the bytes of a finished store."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import xxhash
+
+from caev2.store.layout import INDEX, unit_path
+from caev2.store.manifest import Manifest
+from caev2.store.records import UnitRecord
+from caev2.store.zarr_metadata import array_metadata
+
+_PIECE_BYTES = 1 << 22
+
+
+def hash_file(path: Path) -> str:
+    """The xxh3-128 of a file, read in pieces."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def files_of_store(manifest: Manifest) -> list[str]:
+    """The files that belong to no unit: metadata of arrays, the index, the records."""
+    metadata = [f"{array}/zarr.json".lstrip("/") for array in array_metadata(manifest)]
+    return sorted([*metadata, INDEX, *(unit_path(block) for block in range(manifest.blocks))])
+
+
+def root_digest(store: Path, manifest: Manifest, records: Sequence[UnitRecord]) -> str:
+    """A sha256 over path and digest of every file but the manifest; unit files by their recorded digests."""
+    digests = {path: digest for record in records for path, (_, digest) in record.files.items()}
+    digests |= {path: hash_file(store / path) for path in files_of_store(manifest)}
+    root = hashlib.sha256()
+    for path in sorted(digests):
+        root.update(f"{path}\0{digests[path]}\n".encode())
+    return root.hexdigest()

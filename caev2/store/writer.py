@@ -1,0 +1,250 @@
+"""Writing a store: units whole or not at all, in any order, by any number of writers.
+
+A unit owns its files. They are written below `.tmp/`, flushed, moved to their places, and then the unit's record is
+written. Nothing that is written depends on the time, the machine or the writer, so a unit written twice is written
+equal, and a store that was interrupted ends in the same bytes as one that was not.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from jaxtyping import Float16, UInt8
+
+from caev2.errors import OutputError
+from caev2.store.disk import Scratch, flush_file, replace_file, write_whole, writing
+from caev2.store.index import write_index
+from caev2.store.layout import (
+    SCRATCH,
+    VIEW_FIELDS,
+    checksum_path,
+    chunk_path,
+    empty_block,
+    row_shape,
+    shard_path,
+    small_arrays,
+    unit_path,
+)
+from caev2.store.manifest import FILE_NAME, Manifest, read_manifest, refuse_other_spec, sealed
+from caev2.store.records import ImageFacts, UnitRecord, is_done, read_records
+from caev2.store.seal import root_digest
+from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk, shard_index
+from caev2.store.views import View, hash_crop, shrink_crop
+from caev2.store.zarr_metadata import array_metadata
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RenderedView:
+    """A view's parameters and its pixels."""
+
+    view: View
+    crop: UInt8[np.ndarray, "size size 3"]
+
+
+class StoreWriter:
+    """One writer of a store; there may be several, on several machines.
+
+    Args:
+        path: Folder of the store, made if it is missing.
+        manifest: What is to be written, in state `building`.
+
+    Raises:
+        StoreMismatch: A store of another spec, or of other images, lies at the path.
+        OutputError: The path cannot be written, or holds something else than a store.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path = path
+        self.manifest = manifest
+        with writing(path):
+            if (path / FILE_NAME).exists():
+                there = read_manifest(path)
+                refuse_other_spec(path, there, manifest)
+                self.manifest = there
+            else:
+                _refuse_foreign_folder(path)
+            self._scratch = Scratch(path / SCRATCH) if self.manifest.state == "building" else None
+            if not (path / FILE_NAME).exists():
+                self._create()
+
+    def _create(self) -> None:
+        for array, data in array_metadata(self.manifest).items():
+            write_whole(self.path / array / "zarr.json", data, self.scratch)
+        write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
+
+    @property
+    def scratch(self) -> Path:
+        """This writer's folder of unfinished files."""
+        assert self._scratch is not None, "a sealed store is not written to"
+        return self._scratch.folder
+
+    def pending(self) -> list[int]:
+        """The blocks that have yet to be computed."""
+        if self.manifest.state == "sealed":
+            return []
+        return [block for block in range(self.manifest.blocks) if not is_done(self.path, block)]
+
+    def unit(self, block: int) -> "UnitWriter":
+        """Begin a unit."""
+        return UnitWriter(self, block)
+
+    def seal(self, keys: Sequence[str], paths: Sequence[str], labels: Sequence[int]) -> Manifest:
+        """Write the index and declare the store whole; every unit must be done.
+
+        Args:
+            keys: Of all images, in order.
+            paths: Where each image's file lies below its source's root.
+            labels: Class of each, -1 where there is none.
+        """
+        if self.manifest.state == "sealed":
+            return self.manifest
+        records = read_records(self.path, self.manifest)
+        with writing(self.path):
+            write_index(self.path, records, keys, paths, labels, self.scratch)
+            facts = (image for record in records for image in record.images)
+            failures = tuple((key, fact.reason) for key, fact in zip(keys, facts, strict=True) if fact.reason)
+            digest = root_digest(self.path, self.manifest, records)
+            self.manifest = sealed(self.manifest, digest, failures)
+            write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
+        self.close()
+        shutil.rmtree(self.path / SCRATCH, ignore_errors=True)
+        return self.manifest
+
+    def close(self) -> None:
+        """Give up unfinished files."""
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
+
+
+def _refuse_foreign_folder(path: Path) -> None:
+    """A store begins in a folder that is empty, or that a killed writer had just begun."""
+    if path.is_dir() and (others := {entry.name for entry in path.iterdir()} - {SCRATCH, "zarr.json", "targets", "views"}):
+        raise OutputError(
+            f"{path} is a folder that holds something else than a store ({sorted(others)[0]!r}). "
+            "Give the path of a store, or one that does not exist yet."
+        )
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file. Give the path of a store, or one that does not exist yet.")
+
+
+class UnitWriter:
+    """The files of one block, filled image by image in order."""
+
+    def __init__(self, writer: StoreWriter, block: int):
+        self._writer, self._block = writer, block
+        manifest = writer.manifest
+        self._capacity = manifest.spec.block_images
+        self._images = len(manifest.images_of_block(block))
+        self._facts: list[ImageFacts] = []
+        self._small = {
+            (array, view): empty_block(field, self._capacity)
+            for array, field in small_arrays(manifest).items()
+            for view in range(manifest.views)
+        }
+        self._shards = {
+            (target, view): _ShardFile(writer.scratch / f"{target}-{view}-{block}")
+            for target in manifest.spec.targets
+            for view in range(manifest.views)
+        }
+
+    def add_image(
+        self,
+        facts: ImageFacts,
+        views: Sequence[RenderedView],
+        latents: Mapping[str, Float16[np.ndarray, "view token width"]],
+    ) -> None:
+        """Add the next image of the block.
+
+        Args:
+            facts: About its file; with a reason, the image has no valid row, and `views` and `latents` are not used.
+            views: One for each view of the store.
+            latents: For each target, the rows of all views.
+        """
+        with writing(self._writer.path):
+            for view in range(self._writer.manifest.views):
+                if facts.reason is None:
+                    self._add_view(view, views[view])
+                for target in self._writer.manifest.spec.targets:
+                    valid = facts.reason is None
+                    self._add_row(target, view, latents[target][view] if valid else self._empty_row(target))
+        self._facts.append(facts)
+
+    def _empty_row(self, target: str) -> Float16[np.ndarray, "token width"]:
+        return np.zeros(row_shape(self._writer.manifest, target), dtype=np.float16)
+
+    def _add_view(self, view: int, rendered: RenderedView) -> None:
+        values = {name: getattr(rendered.view, name) for name in rendered.view.__dataclass_fields__}
+        values |= {"crop_hash": hash_crop(rendered.crop), "thumbnail": shrink_crop(rendered.crop), "valid": True}
+        for name in VIEW_FIELDS:
+            self._small[f"views/{name}", view][len(self._facts)] = values[name]
+
+    def _add_row(self, target: str, view: int, row: Float16[np.ndarray, "token width"]) -> None:
+        data = row.astype("<f2", copy=False).tobytes()
+        checksum = self._shards[target, view].append(data)
+        self._small[checksum_path(target), view][len(self._facts)] = checksum
+
+    def finish(self) -> UnitRecord:
+        """Flush the files, move them to their places, write the record."""
+        assert len(self._facts) == self._images, f"{len(self._facts)} of {self._images} images were added"
+        with writing(self._writer.path):
+            moves = self._finish_shards() | self._write_small_arrays()
+            record = UnitRecord(
+                block=self._block,
+                files={path: described for path, (_, described) in sorted(moves.items())},
+                images=tuple(self._facts),
+            )
+            for path, (temporary, _) in sorted(moves.items()):
+                replace_file(temporary, self._writer.path / path)
+            write_whole(self._writer.path / unit_path(self._block), record.to_bytes(), self._writer.scratch)
+        return record
+
+    def _finish_shards(self) -> dict[str, tuple[Path, tuple[int, str]]]:
+        moves = {}
+        for (target, view), shard in self._shards.items():
+            row_bytes = self._writer.manifest.spec.targets[target].row_bytes
+            described = shard.finish(shard_index(self._images, self._capacity, row_bytes))
+            moves[shard_path(target, view, self._block)] = shard.path, described
+        return moves
+
+    def _write_small_arrays(self) -> dict[str, tuple[Path, tuple[int, str]]]:
+        moves, types = {}, small_arrays(self._writer.manifest)
+        for (array, view), values in self._small.items():
+            path = chunk_path(array, view, self._block, types[array])
+            file = _ShardFile(self._writer.scratch / path.replace("/", "-"))
+            little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+            moves[path] = file.path, file.finish(seal_chunk(little.tobytes()))
+        return moves
+
+
+class _ShardFile:
+    """A file written from front to back, hashed on the way."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = path.open("wb")
+        self._hash = xxhash.xxh3_128()
+        self._bytes = 0
+
+    def append(self, chunk: bytes) -> int:
+        """Write a chunk and its crc32c, which is returned."""
+        checksum = crc32c(chunk)
+        self._write(chunk)
+        self._write(checksum.to_bytes(CRC_BYTES, "little"))
+        return checksum
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._bytes += len(data)
+
+    def finish(self, ending: bytes) -> tuple[int, str]:
+        """Write what comes last and flush; the file's size and xxh3-128."""
+        self._write(ending)
+        self._file.flush()
+        flush_file(self._file.fileno())
+        self._file.close()
+        return self._bytes, self._hash.hexdigest()
