@@ -1,0 +1,13 @@
+"""What every test relies on: fixed threads, and properties that are the same examples on every CI run."""
+
+import os
+
+import torch
+from hypothesis import settings
+
+# two threads everywhere: sums are cut the same way on every machine, and tests leave others their cores
+torch.set_num_threads(2)
+
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
