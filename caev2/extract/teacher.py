@@ -1,0 +1,108 @@
+"""What a teacher is to the rest of extraction: a description, and tokens of images at named taps.
+
+A tap is a place in the teacher where latents are read:
+
+    block:i      the output of block i, counted from 1, before any final norm
+    post_norm    the final norm of every token
+    projected    the final norm, then the projection into the joint space: the published target
+
+Whoever brings another kind of teacher writes a class with these two members; nothing else has to know.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from caev2.errors import TeacherError
+from caev2.recipe import choose
+
+Precision = Literal["fp32", "fp16", "bf16"]
+"""How a teacher computes: `fp16` and `bf16` keep every LayerNorm in fp32, as OpenAI's CLIP does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherDescription:
+    """Everything about a teacher that decides its latents; part of a store's fingerprint."""
+
+    name: str
+    """Canonical, without any file path: `openclip:ViT-B-16-quickgelu`, `demo`."""
+    sha256: str
+    """Identity of the image tower's weights (`caev2.extract.identity`)."""
+    image_px: int
+    patch_px: int
+    tokens: int
+    """Tokens of one image: the class token and one per patch."""
+    mean: tuple[float, float, float]
+    """Subtracted from the RGB channels, in units of 0 .. 1."""
+    std: tuple[float, float, float]
+    precision: Precision
+    widths: Mapping[str, int]
+    """Every tap the teacher has, and the width of its latents."""
+
+
+class Teacher(Protocol):
+    """A frozen model that turns images into latents."""
+
+    @property
+    def description(self) -> TeacherDescription:
+        """What decides the latents."""
+        ...
+
+    def tokens(
+        self, images: UInt8[Tensor, "image height width 3"], taps: Sequence[str]
+    ) -> dict[str, Float[Tensor, "image token width"]]:
+        """The latents of all tokens, class token first, at each tap, in one forward pass.
+
+        Args:
+            images: Crops of `description.image_px` pixels a side, on the teacher's device.
+            taps: Names out of `description.widths`.
+
+        Returns:
+            A tensor for each tap on the same device, in the precision the teacher computes in, without
+            gradient.
+
+        Raises:
+            TeacherError: The images have another size or kind than the teacher takes.
+            ConfigError: There is no such tap.
+        """
+        ...
+
+
+def normalise(
+    images: UInt8[Tensor, "image height width 3"],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Float[Tensor, "image 3 height width"]:
+    """Pixels as a teacher wants them: `(x / 255 - mean) / std` in fp32, bit for bit as torchvision."""
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return pixels.sub_(_per_channel(mean, pixels)).div_(_per_channel(std, pixels))
+
+
+def _per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device).view(3, 1, 1)
+
+
+def check_images(images: Tensor, image_px: int) -> None:
+    """Refuse anything but uint8 crops of the right size."""
+    wanted = (image_px, image_px, 3)
+    if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+        raise TeacherError(
+            f"The teacher takes uint8 crops of shape (images, {image_px}, {image_px}, 3), but got "
+            f"{images.dtype} of shape {tuple(images.shape)}. Make views of {image_px} pixels, or load the "
+            "teacher for another size."
+        )
+
+
+def check_taps(taps: Sequence[str], widths: Mapping[str, int]) -> None:
+    """Refuse a tap that the teacher does not have, offering the nearest."""
+    for tap in taps:
+        choose(tap, widths, "tap")
+
+
+def default_precision(device: str) -> Precision:
+    """`fp16` on a CUDA device, as published; `fp32` anywhere else."""
+    return "fp16" if torch.device(device).type == "cuda" else "fp32"
