@@ -1,0 +1,72 @@
+"""What an extraction can be told, and the built-in choices.
+
+The recipes are called like those of pre-training: `tiny-300e` here makes the store that `tiny-300e` there learns from.
+"""
+
+from dataclasses import dataclass, field
+
+from caev2.errors import ConfigError
+from caev2.extract.teacher import Precision
+from caev2.recipe import speed
+from caev2.store.views import ViewSettings
+
+OPENAI_CLIP = "openclip:ViT-B-16-quickgelu/openai"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractRecipe:
+    """How targets are made."""
+
+    views: ViewSettings = field(default_factory=ViewSettings)
+    """How the crops are drawn."""
+    view_count: int = 4
+    """Views of each image. The published code draws a new one every epoch; a store has a fixed number to choose from."""
+    teacher: str = OPENAI_CLIP
+    """Name of the teacher; `caev2 teachers` lists them."""
+    taps: tuple[str, ...] = ("projected",)
+    """Where latents are taken; each becomes a target of that name."""
+    precision: Precision | None = None
+    """Of the teacher; none: fp16 on a GPU, as published, fp32 on a CPU."""
+    block_images: int = 512
+    """Images of a block: what is lost at most when an extraction is killed."""
+    teacher_batch: int = 64
+    """Views in one forward pass of the teacher."""
+    workers: int = speed(2)
+    """Processes that decode and crop; 0: none but this one."""
+    max_failed: float = speed(0.05)
+    """Share of undecodable images above which the extraction stops."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        for name in ("view_count", "block_images", "teacher_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.workers < 0 or not 0 <= self.max_failed <= 1:
+            raise ConfigError("workers must be at least 0 and max_failed a share between 0 and 1.")
+        if not self.taps or len(set(self.taps)) < len(self.taps):
+            raise ConfigError(f"taps is {self.taps}; name at least one tap, each once.")
+
+
+PUBLISHED = ExtractRecipe()
+"""Crops and jitter as published (2211.09799, reference scripts). Four views are our choice: ImageNet-1k then takes 1.03 TB
+in float16."""
+
+DEMO = ExtractRecipe(
+    views=ViewSettings(size_px=64, scale=(0.6, 1.0), jitter=0.3, flip=0.0),
+    view_count=2,
+    teacher="demo",
+    teacher_batch=64,
+)
+"""The built-in scenes: digits must not be mirrored, and small crops would cut them off."""
+
+RECIPES = {
+    "tiny-300e": PUBLISHED,
+    "small-300e": PUBLISHED,
+    "base-300e": PUBLISHED,
+    "large-300e": PUBLISHED,
+    "demo": DEMO,
+}
