@@ -1,0 +1,77 @@
+"""Reads checkpoint files that others wrote, without running anything they hold."""
+
+import argparse
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from caev2.errors import CheckpointError, UnsafeFile
+
+_HARMLESS = ("torch.", "collections.OrderedDict", "argparse.Namespace")
+_UNREADABLE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+
+
+def read_untrusted(path: Path) -> Any:
+    """The content of a `.safetensors` file, or of what `torch.save` wrote, on the CPU.
+
+    Pickles are read by torch's restricted unpickler: tensors, containers and numbers, and
+    `argparse.Namespace`, which the published checkpoints hold. Nothing else is ever constructed or called.
+
+    Raises:
+        UnsafeFile: The file asks for anything else; the message names it.
+        CheckpointError: There is no such file, or it is damaged or of another kind.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint file at {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, safetensors.SafetensorError, *_UNREADABLE) as problem:
+        foreign = [name for name in _globals_of(path) if not name.startswith(_HARMLESS)]
+        if foreign:
+            raise UnsafeFile(
+                f"{path} asks for {foreign[0]} to be run while it is read. Nothing was run. "
+                "A checkpoint needs tensors and plain values only: ask whoever made it for one of that kind."
+            ) from None
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path} is no checkpoint that can be read ({reason[:200]}). Fetch or copy it again."
+        ) from None
+
+
+def _globals_of(path: Path) -> list[str]:
+    """The classes and functions that a file's pickles name, found by parsing alone."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = []
+            for member in archive.namelist():
+                if member.endswith(".pkl"):
+                    with archive.open(member) as stream:
+                        names.extend(_globals_in(stream))
+            return names
+    with path.open("rb") as stream:
+        return list(_globals_in(stream))
+
+
+def _globals_in(stream: IO[bytes]) -> Iterator[str]:
+    strings: list[str] = []
+    while True:
+        try:
+            for operation, argument, _ in pickletools.genops(stream):
+                if operation.name in ("GLOBAL", "INST"):
+                    yield str(argument).replace(" ", ".")
+                elif operation.name == "STACK_GLOBAL":
+                    yield ".".join(strings[-2:])
+                elif isinstance(argument, str):
+                    strings.append(argument)
+        except (ValueError, IndexError, OverflowError, zipfile.BadZipFile):
+            return  # the end of the pickles: what follows, if anything, is raw numbers or garbage
