@@ -1,0 +1,110 @@
+"""Batches as a pure function of the step: which rows, which view, which patches are masked, which branches are kept.
+
+A worker prepares whole steps. Nothing depends on what came before, so a run resumes from a step number.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float16, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from caev2.pretrain.keep import keep_bits
+from caev2.pretrain.masks import MaskSettings, draw_masks
+from caev2.pretrain.model import branch_rates
+from caev2.pretrain.order import RowOrder
+from caev2.store.replay import ViewReplay
+from caev2.pretrain.sizes import ModelSettings
+from caev2.store.reader import Store
+
+
+class TargetSource(Protocol):
+    """Whoever knows the latents of a view: a store, or in studies a live teacher."""
+
+    def read_rows(self, target: str, view: int, images: np.ndarray) -> Float16[np.ndarray, "row token width"]:
+        """The rows of some images at one view."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that enters one step."""
+
+    step: int
+    epoch: int
+    view: int
+    rows: Int64[Tensor, " image"]
+    """Numbers of the images in the store."""
+    crops: UInt8[Tensor, "image size size 3"]
+    targets: Float16[Tensor, "image token width"]
+    """Class token first, then all patches in row-major order."""
+    visible: Int64[Tensor, "image visible"]
+    masked: Int64[Tensor, "image masked"]
+    keep: Bool[Tensor, "branch image"] | None
+    """None where drop path is off."""
+    drifted: str | None
+    """Key of an image that another decoder has changed a little."""
+
+    def to(self, device: str) -> "Batch":
+        """The same batch with its tensors on a device."""
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        }
+        return Batch(**moved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBatches(Dataset):
+    """The batch of every step of a run."""
+
+    store: Store
+    replay: ViewReplay
+    order: RowOrder
+    model: ModelSettings
+    mask: MaskSettings
+    target: str
+    seed: int
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, view = self.order.epoch_of(step), self.order.view_of(step)
+        rows = self.order.rows_of(step)
+        visible, masked = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
+        rates = branch_rates(self.model)
+        keep = keep_bits(self.seed, epoch, step, rows, rates) if any(rates) else None
+        crops = np.stack([self.replay.crop(view, int(row)) for row in rows])
+        return Batch(
+            step=step,
+            epoch=epoch,
+            view=view,
+            rows=torch.from_numpy(np.asarray(rows)),
+            crops=torch.from_numpy(crops),
+            targets=torch.from_numpy(self.store.read_rows(self.target, view, rows)),
+            visible=torch.from_numpy(visible),
+            masked=torch.from_numpy(masked),
+            keep=None if keep is None else torch.from_numpy(keep),
+            drifted=self.replay.drifted,
+        )
+
+
+def load_batches(batches: StepBatches, steps: range, workers: int, pin_memory: bool) -> Iterator[Batch]:
+    """The batches of some steps in order, prepared ahead by worker processes."""
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=steps,  # type: ignore[arg-type]
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            collate_fn=_as_is,
+            pin_memory=pin_memory,
+        )
+    )
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch

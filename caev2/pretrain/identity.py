@@ -1,0 +1,117 @@
+"""What a run is: its recipe, the store it learns from, and the file that says so."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caev2.errors import CheckpointError
+from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.sizes import ModelSettings
+from caev2.recipe import fingerprint, merge, to_mapping
+from caev2.store.disk import write_whole
+from caev2.store.manifest import TargetSpec
+from caev2.store.reader import Store
+
+FILE_NAME = "run.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunIdentity:
+    """Everything that decides the weights a run ends with."""
+
+    recipe: dict[str, Any]
+    """The result half of the recipe, with sizes and precision resolved."""
+    store_fingerprint: str
+    """Of the store's spec."""
+    store_digest: str
+    """Root digest of the store."""
+    target: dict[str, Any]
+    """What is learnt: teacher, tap, tokens, width."""
+
+    def fingerprint(self) -> str:
+        """One word that is equal for runs that end in equal weights (on one kind of device)."""
+        return fingerprint(self.mapping())
+
+    def mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def model(self) -> ModelSettings:
+        """Sizes of the student."""
+        return model_settings(self.recipe["model"])
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """The target as the store describes it."""
+        return TargetSpec(**self.target)
+
+
+def model_settings(mapping: dict[str, Any]) -> ModelSettings:
+    """Sizes from their plain values."""
+    start = ModelSettings(width=12, regressor_width=12, regressor_depth=1)
+    return merge(start, mapping, where=FILE_NAME)
+
+
+def identify(recipe: PretrainRecipe, store: Store, precision: str) -> RunIdentity:
+    """The identity of a run of `recipe` on `store`."""
+    mapping = to_mapping(recipe, result_only=True)
+    return RunIdentity(
+        recipe={**mapping, "precision": precision},
+        store_fingerprint=store.manifest.spec.fingerprint(),
+        store_digest=store.manifest.root_digest or "",
+        target=to_mapping(store.manifest.spec.targets[recipe.target]),
+    )
+
+
+def read_identity(run: Path) -> RunIdentity:
+    """Read `run.json`.
+
+    Raises:
+        CheckpointError: There is no run at this path, or the file is damaged.
+    """
+    path = run / FILE_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("fingerprint") != fingerprint(content):
+            raise ValueError("fingerprint")
+        return RunIdentity(**content)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(
+            f"There is no run at {run}: it has no {FILE_NAME}. Make one with `caev2 pretrain`."
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{path} is damaged or was edited: its fingerprint does not hold. Start a new run."
+        ) from None
+
+
+def claim_run(run: Path, identity: RunIdentity) -> None:
+    """Make the folder of a run, or check that it is this very run's.
+
+    Raises:
+        CheckpointError: Another run lies there; the message names the first difference with both values.
+    """
+    if (run / FILE_NAME).exists():
+        _refuse_other_run(run, read_identity(run).mapping(), identity.mapping())
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    content = {**identity.mapping(), "fingerprint": identity.fingerprint()}
+    scratch = run / f".{uuid.uuid4().hex}"
+    scratch.mkdir()
+    write_whole(run / FILE_NAME, json.dumps(content, indent=1).encode() + b"\n", scratch)
+    scratch.rmdir()
+
+
+def _refuse_other_run(run: Path, there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:
+    for key in sorted({*there, *wanted}):
+        one, other = there.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            _refuse_other_run(run, one, other, f"{prefix}{key}.")
+        elif one != other:
+            raise CheckpointError(
+                f"{run} is another run: its {prefix}{key} is {one!r}, this command asks for {other!r}. "
+                "Give another path for the new run, or the old settings to go on with this one."
+            )

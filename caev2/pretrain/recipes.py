@@ -1,0 +1,122 @@
+"""What a pre-training run can be told, and the built-in choices.
+
+Each recipe of the paper stands for one published script (Zhang et al., 2211.09799; TMLR 2023). The recipes are called
+like those of extraction. What they cannot keep is the fresh crop of every epoch: a store has a fixed number of views.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from caev2.errors import ConfigError
+from caev2.pretrain.masks import MaskSettings
+from caev2.pretrain.sizes import SIZES, ModelSettings
+from caev2.recipe import speed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW and its schedule; the defaults are the published ones."""
+
+    lr: float = 1.5e-3
+    """Peak learning rate, not scaled by the batch."""
+    min_lr: float = 1e-5
+    """Learning rate at the end of the cosine."""
+    warmup_epochs: float = 10.0
+    """Linear rise from zero."""
+    weight_decay: float = 0.05
+    """Of matrices, the class token and the mask token; never of vectors and biases."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the moments."""
+    clip_norm: float | None = 3.0
+    """Largest norm of all gradients together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainRecipe:
+    """Everything about a pre-training run."""
+
+    model: ModelSettings
+    """Sizes of the student. The width of the head is taken from the store's target."""
+    mask: MaskSettings
+    """Which patches are masked."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """AdamW and its schedule."""
+    epochs: int = 300
+    """Passes over the valid images; each takes one stored view of every image."""
+    batch_size: int = 2048
+    """Images of a step, over all devices."""
+    target: str = "projected"
+    """Which of the store's targets is learnt."""
+    views: int | None = None
+    """Use only the first so many stored views; none: all."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Autocast type of the student; none: bf16 on a GPU, fp32 on a CPU, where it was measured to be faster."""
+    seed: int = 0
+    """Initial weights, order, masks and drop path are functions of it."""
+    checkpoint_epochs: int = speed(1)
+    """Epochs between checkpoints."""
+    checkpoint_steps: int | None = speed(None)
+    """Steps between checkpoints, if not whole epochs."""
+    keep_checkpoints: int = speed(2)
+    """How many of the latest checkpoints stay on disk."""
+    log_steps: int = speed(10)
+    """Steps between lines of the log."""
+    workers: int = speed(1)
+    """Processes that read targets and crop images; 0: none but this one."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        for name in ("epochs", "batch_size", "checkpoint_epochs", "keep_checkpoints", "log_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        self.mask.check(self.model.grid_size)
+        if self.views is not None and self.views < 1:
+            raise ConfigError(f"views is {self.views}; it must be at least 1, or none for all.")
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise ConfigError(f"checkpoint_steps is {self.checkpoint_steps}; it must be at least 1, or none.")
+
+
+TINY_300E = PretrainRecipe(model=SIZES["tiny"], mask=MaskSettings(count=30))
+"""CAE v2 tiny, 300 epochs (2211.09799). 3.2 GMAC an image and step, 5.7 M parameters. The published script: 8 GPUs × 256."""
+
+SMALL_300E = PretrainRecipe(model=SIZES["small"], mask=MaskSettings(count=49))
+"""CAE v2 small, 300 epochs (2211.09799). 10.7 GMAC an image and step, 23.6 M parameters."""
+
+BASE_300E = PretrainRecipe(model=SIZES["base"], mask=MaskSettings(count=98))
+"""CAE v2 base, 300 epochs (2211.09799). 36.4 GMAC an image and step, 114 M parameters."""
+
+LARGE_300E = PretrainRecipe(model=SIZES["large"], mask=MaskSettings(count=98))
+"""CAE v2 large, 300 epochs. No script was published: mask and schedule are those of base, sizes are documented choices.
+110 GMAC an image and step."""
+
+DEMO = PretrainRecipe(
+    model=ModelSettings(
+        image_px=64,
+        patch_px=8,
+        width=128,
+        depth=4,
+        heads=4,
+        regressor_width=128,
+        regressor_depth=1,
+        regressor_heads=4,
+        target_width=128,
+        drop_path=0.0,
+    ),
+    mask=MaskSettings(count=16, min_block_patches=4),
+    optimizer=OptimizerSettings(lr=2e-3, warmup_epochs=0.54),
+    epochs=11,
+    batch_size=64,
+)
+"""The built-in scenes: 1.0 M parameters, about four minutes on two CPU cores for 6,000 scenes."""
+
+RECIPES = {
+    "tiny-300e": TINY_300E,
+    "small-300e": SMALL_300E,
+    "base-300e": BASE_300E,
+    "large-300e": LARGE_300E,
+    "demo": DEMO,
+}

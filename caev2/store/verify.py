@@ -1,0 +1,133 @@
+"""Checking a whole store: every digest, every gap, every row, and the images behind it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from caev2.errors import SourceError, StoreCorrupt
+from caev2.progress import Progress, Silent
+from caev2.store.index import read_column
+from caev2.store.layout import SCRATCH, shard_path, unit_path
+from caev2.store.manifest import FILE_NAME
+from caev2.store.reader import Store
+from caev2.store.records import UnitRecord, read_record
+from caev2.store.replay import ViewReplay
+from caev2.store.seal import files_of_store, hash_file, root_digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What a verification found."""
+
+    files: int
+    """Files compared."""
+    rows: int
+    """Rows compared with their checksums."""
+    problems: tuple[str, ...]
+    """One sentence for each file or row that is not what was written."""
+
+
+def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport:
+    """Compare every file of a store with its recorded digest, and every row with its checksum."""
+    progress = progress or Silent()
+    manifest = store.manifest
+    progress.start("verify", manifest.blocks)
+    problems, files, rows, records = [], 0, 0, []
+    for block in range(manifest.blocks):
+        record, problem = _try_record(store.path, block)
+        if record is None:
+            problems.append(problem)
+        else:
+            records.append(record)
+            files += len(record.files)
+            problems += _check_unit(store, record)
+            rows += len(record.images) * manifest.views * len(manifest.spec.targets)
+        progress.advance(1)
+    if manifest.state == "sealed":
+        problems += _check_seal(store, records)
+    problems += _check_foreign(store, records)
+    progress.finish()
+    return VerifyReport(files=files + len(files_of_store(manifest)), rows=rows, problems=tuple(problems))
+
+
+def _try_record(store: Path, block: int) -> tuple[UnitRecord | None, str]:
+    try:
+        record = read_record(store, block)
+    except StoreCorrupt as damage:
+        return None, str(damage)
+    if record is not None and record.block != block:
+        return None, f"{unit_path(block)} is the record of block {record.block}"
+    return record, f"{unit_path(block)} is missing: block {block} was never finished or lost"
+
+
+def _check_unit(store: Store, record: UnitRecord) -> Iterator[str]:
+    """Digest of each file of a unit, then each of its rows."""
+    sound = True
+    for path, (size, digest) in record.files.items():
+        try:
+            if (now := (store.path / path).stat().st_size) != size:
+                yield f"{path} holds {now} bytes, {size} were written"
+                sound = False
+            elif hash_file(store.path / path) != digest:
+                yield f"{path} is damaged: its digest is not the recorded one"
+                sound = False
+        except OSError as problem:
+            yield f"{path} cannot be read: {problem.strerror}"
+            sound = False
+    if sound:
+        yield from _check_rows(store, record)
+
+
+def _check_rows(store: Store, record: UnitRecord) -> Iterator[str]:
+    numbers = store.manifest.images_of_block(record.block)
+    valid = [number for number, facts in zip(numbers, record.images, strict=True) if facts.reason is None]
+    for target in store.manifest.spec.targets:
+        for view in range(store.views):
+            try:
+                store.read_rows(target, view, valid)
+            except StoreCorrupt as damage:
+                yield f"{shard_path(target, view, record.block)}: {damage}"
+
+
+def _check_seal(store: Store, records: list[UnitRecord]) -> Iterator[str]:
+    """The root digest, and the index against the records."""
+    try:
+        if root_digest(store.path, store.manifest, records) != store.manifest.root_digest:
+            yield f"{FILE_NAME}: the root digest does not hold: a file was changed, or is of another store"
+    except OSError as problem:
+        yield f"{problem.filename} cannot be read: {problem.strerror}"
+        return
+    facts = [image.xxh3_128 for record in records for image in record.images]
+    try:
+        if read_column(store.path, "xxh3_128") != facts:
+            yield "index.parquet does not name the images of the unit records"
+    except StoreCorrupt as damage:
+        yield str(damage)
+
+
+def _check_foreign(store: Store, records: list[UnitRecord]) -> Iterator[str]:
+    """Files that nobody wrote."""
+    own = {path for record in records for path in record.files}
+    own |= {*files_of_store(store.manifest), FILE_NAME}
+    for path in sorted(store.path.rglob("*")):
+        relative = path.relative_to(store.path).as_posix()
+        if path.is_file() and relative not in own and not relative.startswith(f"{SCRATCH}/"):
+            yield f"{relative} does not belong to the store"
+
+
+def verify_images(store: Store, replay: ViewReplay, progress: Progress | None = None) -> tuple[str, ...]:
+    """Replay every view of every valid image and compare its pixels; one sentence for each image that drifted."""
+    progress = progress or Silent()
+    progress.start("compare pixels", len(store.valid_images) * store.views)
+    problems = []
+    for view in range(store.views):
+        for image in store.valid_images:
+            try:
+                replay.crop(view, int(image))
+            except SourceError as drift:
+                problems.append(str(drift))
+            progress.advance(1)
+    progress.finish()
+    if replay.drifted is not None:
+        progress.warn(f"Another image decoder than at extraction: {replay.drifted!r} differs by less than half a grey level.")
+    return tuple(problems)
