@@ -263,8 +263,8 @@ def _check_positions(state: Mapping[str, Tensor], settings: ModelSettings):
         table = position_table(settings.grid_size, width)
         if table.shape != state[key].shape:
             raise CheckpointError(
-                f"{key} has shape {tuple(state[key].shape)}, but a grid of side {settings.grid_size} at width "
-                f"{width} has {tuple(table.shape)}. Only square grids with a class token can be read."
+                f"{key} has shape {tuple(state[key].shape)}, but a grid of side {settings.grid_size} at "
+                f"width {width} has {tuple(table.shape)}. Only square grids with a class token can be read."
             )
         difference = (state[key].float() - table).abs().max().item()
         if not difference <= _POSITION_TOLERANCE:

@@ -1,0 +1,264 @@
+"""Checkpoints: one safetensors file each, written whole, verified when read.
+
+A file holds the weights (`model/<name>`), AdamW's state of every trained parameter (`exp_avg/<name>`,
+`exp_avg_sq/<name>`, `steps/<name>`), and as metadata the number of steps done, the run's fingerprint and a
+digest over all of it. A resumed run goes on from these bits exactly.
+"""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from caev2.errors import CheckpointError, OutputError
+from caev2.store.disk import flush_file, replace_file
+
+FORMAT = "caev2 checkpoint 1"
+_NAME = re.compile(r"step-(\d{9})\.safetensors")
+_MOMENTS = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "steps": "step"}
+"""Where AdamW keeps what a checkpoint calls so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint on disk, not read yet."""
+
+    path: Path
+    step: int
+    """Steps that were done when it was written; training goes on with the step of this number."""
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The checkpoints of a folder, earliest first."""
+    found = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("step-*.safetensors")]
+    return sorted(
+        (Checkpoint(path=path, step=int(match[1])) for path, match in found if match),
+        key=lambda one: one.step,
+    )
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The last checkpoint of a folder, sound or not: loading refuses a damaged one, nothing skips it."""
+    return next(reversed(list_checkpoints(folder)), None)
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    fingerprint: str,
+    keep_last: int,
+) -> Checkpoint:
+    """Write `step-<number>.safetensors` whole, then remove all but the last few.
+
+    Raises:
+        OutputError: It cannot be written; older checkpoints stay as they are.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= _optimizer_tensors(model, optimizer)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "step": str(step), "fingerprint": fingerprint}
+    metadata["digest"] = _digest(tensors, metadata)
+    path = folder / f"step-{step:09d}.safetensors"
+    with _writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        _write_whole(path, tensors, metadata)
+    for old in list_checkpoints(folder)[:-keep_last]:
+        old.path.unlink(missing_ok=True)
+    return Checkpoint(path=path, step=step)
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, fingerprint: str | None = None
+) -> int:
+    """Put weights and optimiser back as they were, to the last bit.
+
+    Args:
+        path: The checkpoint.
+        model: Of the same sizes.
+        optimizer: AdamW over the model's parameters.
+        fingerprint: Of the run that goes on; none: of whichever run it is.
+
+    Returns:
+        The number of steps done.
+
+    Raises:
+        CheckpointError: It is damaged, no checkpoint, of another run or of other sizes. Nothing was changed.
+    """
+    tensors, metadata = read_checkpoint(path)
+    if fingerprint is not None and metadata["fingerprint"] != fingerprint:
+        raise CheckpointError(
+            f"{path} belongs to a run with fingerprint {metadata['fingerprint']}, this run has "
+            f"{fingerprint}. Give the settings it was made with, or another path for the new run."
+        )
+    weights, moments = _split(tensors)
+    _check_fit(path, model, weights)
+    state = _optimizer_state(path, model, optimizer, moments)
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(state)
+    return int(metadata["step"])
+
+
+def load_weights(path: Path, model: nn.Module) -> int:
+    """Put the weights of a checkpoint into a model, and return the number of steps done.
+
+    Raises:
+        CheckpointError: It is damaged, no checkpoint or of other sizes. Nothing was changed.
+    """
+    tensors, metadata = read_checkpoint(path)
+    weights, _ = _split(tensors)
+    _check_fit(path, model, weights)
+    model.load_state_dict(weights)
+    return int(metadata["step"])
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a checkpoint, verified; nothing in the file is ever run.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged or of another kind.
+    """
+    try:
+        return _read_verified(path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise CheckpointError(f"There is no checkpoint at {path}.") from None
+    except (safetensors.SafetensorError, ValueError, KeyError) as problem:
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({problem}). {_way_out(path)}") from None
+
+
+def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    stated = metadata.pop("digest")
+    found = _digest(tensors, metadata)
+    if found != stated:
+        raise ValueError(f"the digest of its content is {found}, it was {stated} when written")
+    return tensors, metadata
+
+
+def _way_out(path: Path) -> str:
+    """What to do about a damaged checkpoint: the one before it, if that is sound."""
+    match = _NAME.fullmatch(path.name)
+    earlier = [one for one in list_checkpoints(path.parent) if match and one.step < int(match[1])]
+    for checkpoint in reversed(earlier):
+        try:
+            _read_verified(checkpoint.path)
+        except (OSError, safetensors.SafetensorError, ValueError, KeyError):
+            continue
+        return f"{checkpoint.path.name} before it is sound: remove the damaged file to go on from there."
+    return "There is no sound one before it: bring it back from a copy, or start a new run."
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """xxh3-128 over the metadata and every tensor's name, type, shape and bytes."""
+    digest = xxhash.xxh3_128(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of the optimiser's parameters, in the order in which it numbers them."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names, state = _names(model, optimizer), optimizer.state_dict()["state"]
+    return {
+        f"{kind}/{names[index]}": kept[key] for index, kept in state.items() for kind, key in _MOMENTS.items()
+    }
+
+
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The weights by name, and per parameter what the optimiser keeps of it."""
+    weights: dict[str, Tensor] = {}
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind == "model":
+            weights[name] = tensor
+        else:
+            moments.setdefault(name, {})[_MOMENTS[kind]] = tensor
+    return weights, moments
+
+
+def _check_fit(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    expected = model.state_dict()
+    for name in [*expected, *(name for name in weights if name not in expected)]:
+        here = tuple(expected[name].shape) if name in expected else None
+        there = tuple(weights[name].shape) if name in weights else None
+        if here != there:
+            raise CheckpointError(
+                f"{path} is of a student of other sizes: its {name} has shape {there or 'none'}, this one's "
+                f"{here or 'none'}. Give the recipe it was trained with."
+            )
+
+
+def _optimizer_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, dict[str, Tensor]]
+) -> dict[str, Any]:
+    names, parameters = _names(model, optimizer), dict(model.named_parameters())
+    for name, kept in moments.items():
+        if name not in names or set(kept) != set(_MOMENTS.values()):
+            raise CheckpointError(
+                f"{path} has an optimiser state of {name} that does not fit: {sorted(kept)}, wanted "
+                f"{sorted(_MOMENTS.values()) if name in names else 'none'}. Start a new run."
+            )
+        if any(kept[key].shape != parameters[name].shape for key in ("exp_avg", "exp_avg_sq")):
+            raise CheckpointError(
+                f"{path} has an optimiser state of {name} whose shape is {tuple(kept['exp_avg'].shape)}, the "
+                f"parameter's is {tuple(parameters[name].shape)}. Start a new run."
+            )
+    state = {index: moments[name] for index, name in enumerate(names) if name in moments}
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata)
+        with temporary.open("rb") as file:
+            flush_file(file.fileno())
+        replace_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a killed writer left behind."""
+    for path in folder.glob(".step-*.tmp"):
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into an `OutputError`; safetensors wraps the system's own."""
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as problem:
+        number = re.search(r"\(os error (\d+)\)", str(problem))
+        code = problem.errno if isinstance(problem, OSError) else int(number[1]) if number else None
+        reason = str(problem) if code is None else os.strerror(code)
+        raise OutputError(
+            f"Cannot write {path}: {reason}. Checkpoints written before are untouched; make space and "
+            "run the same command again."
+        ) from problem
