@@ -1,8 +1,9 @@
 """How long work tells where it is: a protocol that the command line fills, and a silent one."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Somebody who is told how far a piece of long work has come."""
 

@@ -9,7 +9,7 @@ from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.features import Pooled, Subject
 from caev2.extract.catalog import load_teacher
 from caev2.extract.teacher import Teacher
-from caev2.pretrain.checkpoint import latest_checkpoint, load_model
+from caev2.pretrain.checkpoint import latest_checkpoint, load_weights
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.model import CAEv2, build
 from caev2.pretrain.recipes import RECIPES
@@ -28,7 +28,7 @@ def open_run(run: Path, device: str) -> CAEv2:
     if checkpoint is None:
         raise CheckpointError(f"{run} has no checkpoint yet. Let `caev2 pretrain` reach its first one.")
     model = build(identity.model, 0)
-    load_model(checkpoint.path, model)
+    load_weights(checkpoint.path, model)
     return model.to(device).eval()
 
 
@@ -78,7 +78,9 @@ def teacher_subject(teacher: Teacher) -> Subject:
     def pool(crops: Tensor) -> Pooled:
         return _pool(teacher.tokens(crops, ["projected"])["projected"])
 
-    return Subject(name=f"teacher {teacher.description.name}", size_px=teacher.description.image_px, pool=pool)
+    return Subject(
+        name=f"teacher {teacher.description.name}", size_px=teacher.description.image_px, pool=pool
+    )
 
 
 def _pool(tokens: Tensor) -> Pooled:

@@ -5,7 +5,7 @@ A worker prepares whole steps. Nothing depends on what came before, so a run res
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from caev2.pretrain.sizes import ModelSettings
 from caev2.store.reader import Store
 
 
+@runtime_checkable
 class TargetSource(Protocol):
     """Whoever knows the latents of a view: a store, or in studies a live teacher."""
 

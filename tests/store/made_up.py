@@ -1,0 +1,73 @@
+"""A small store of made-up latents over made-up images."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from caev2.store.decode import decode_rgb
+from caev2.store.images import ImageSource, open_images
+from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
+from caev2.store.records import describe_file
+from caev2.store.views import ViewSettings, draw_view, render_view
+from caev2.store.writer import RenderedView, StoreWriter
+
+IMAGES, VIEWS, TOKENS, WIDTH, BLOCK = 11, 2, 5, 4, 4
+DAMAGED = 5  # one image in the middle block cannot be decoded
+TEACHER = {"name": "made-up", "sha256": "0" * 64, "precision": "fp32"}
+
+
+def make_images(folder: Path) -> ImageSource:
+    """Eleven images in two classes, one of them damaged."""
+    random = np.random.default_rng(0)
+    for number in range(IMAGES):
+        place = folder / ("cat" if number < 6 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number:02d}.png")
+        if number == DAMAGED:
+            (place / f"{number:02d}.png").write_bytes(b"no image at all")
+    return open_images(folder)
+
+
+def make_latents() -> np.ndarray:
+    """What the teacher says: [image, view, token, width]."""
+    values = np.random.default_rng(1).standard_normal((IMAGES, VIEWS, TOKENS, WIDTH)).astype(np.float16)
+    values[0] = 0  # a row of zeros is a row like any other
+    return values
+
+
+def manifest_of(source: ImageSource, **changes) -> Manifest:
+    target = TargetSpec(teacher=TEACHER, tap="projected", tokens=TOKENS, width=WIDTH)
+    spec = {"views": ViewSettings(size_px=32), "targets": {"projected": target}, "block_images": BLOCK}
+    return Manifest(
+        spec=StoreSpec(**{**spec, **changes}),
+        images=len(source),
+        views=VIEWS,
+        source_digest=source.digest(),
+        classes=source.classes,
+        state="building",
+    )
+
+
+def write_unit(writer: StoreWriter, block: int, source: ImageSource, latents: np.ndarray) -> None:
+    unit, settings = writer.unit(block), writer.manifest.spec.views
+    for number in writer.manifest.images_of_block(block):
+        data = source.read(number)
+        if number == DAMAGED:
+            unit.add_image(describe_file(data, reason="no known image format"), [], {})
+            continue
+        image = decode_rgb(data)
+        views = [draw_view(settings, source.keys[number], view, image) for view in range(VIEWS)]
+        rendered = [RenderedView(view, render_view(image, view, settings.size_px)) for view in views]
+        facts = describe_file(data, height=image.height, width=image.width)
+        unit.add_image(facts, rendered, {"projected": latents[number]})
+    unit.finish()
+
+
+def write_store(path: Path, source: ImageSource, latents: np.ndarray) -> Path:
+    writer = StoreWriter(path, manifest_of(source))
+    for block in writer.pending():
+        write_unit(writer, block, source, latents)
+    writer.seal(source.keys, source.paths, source.labels)
+    return path
