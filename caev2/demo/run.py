@@ -1,0 +1,149 @@
+"""The whole pipeline on built-in data: scenes → extract → pretrain → probe → pictures and a table."""
+
+import dataclasses
+import importlib.util
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from caev2.demo.pictures import draw_pictures
+from caev2.demo.scenes import SCENE_PX, write_scenes
+from caev2.errors import ConfigError
+from caev2.eval.interval import Accuracy
+from caev2.eval.run import probe
+from caev2.eval.subjects import Subject, open_run, open_subject, student_subject, teacher_subject
+from caev2.extract.catalog import load_teacher
+from caev2.extract.recipes import DEMO as EXTRACT_RECIPE
+from caev2.extract.run import extract
+from caev2.pretrain.model import CAEv2, build
+from caev2.pretrain.recipes import DEMO as PRETRAIN_RECIPE
+from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.run import fit_recipe, pretrain
+from caev2.progress import Progress, Silent
+from caev2.store.reader import Store
+from caev2.terminal import print_table
+
+EXTRAS = ("skimage", "sklearn", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSize:
+    """How much of everything."""
+
+    train_scenes: int
+    val_scenes: int
+    epochs: int
+    batch_size: int
+
+
+FULL = DemoSize(train_scenes=6000, val_scenes=5000, epochs=11, batch_size=64)
+QUICK = DemoSize(train_scenes=320, val_scenes=200, epochs=3, batch_size=32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """What the demo found."""
+
+    accuracy: dict[str, dict[str, Accuracy]]
+    """By subject (pixels, random start, student, teacher), then by kind of probe."""
+    seconds: dict[str, float]
+    """By stage."""
+    pictures: tuple[Path, ...]
+    seed: int
+    quick: bool
+
+
+def run_demo(
+    out: Path, *, quick: bool = False, seed: int = 0, device: str = "cpu", progress: Progress | None = None
+) -> DemoResult:
+    """Extract, pre-train and probe on scenes; the same call goes on with what an earlier one left.
+
+    Args:
+        out: Folder for scenes, store, run, pictures and `result.json`.
+        quick: Few scenes and steps.
+        seed: Of scenes, weights, order and masks.
+        device: Where to compute.
+        progress: Who is told.
+
+    Raises:
+        ConfigError: A package of the extras is missing.
+        StoreMismatch: `out` holds a demo of another size or seed.
+    """
+    _require_extras()
+    progress = progress or Silent()
+    size, seconds = QUICK if quick else FULL, {}
+    scenes, store, run = out / "scenes", out / "store", out / "run"
+    with _timed(seconds, "scenes"):
+        write_scenes(scenes, "train", size.train_scenes, seed, progress)
+        write_scenes(scenes, "val", size.val_scenes, seed, progress)
+    with _timed(seconds, "extract"):
+        extract(scenes, store, EXTRACT_RECIPE, device=device, progress=progress)
+    with _timed(seconds, "pretrain"):
+        recipe = dataclasses.replace(PRETRAIN_RECIPE, epochs=size.epochs, batch_size=size.batch_size, seed=seed)
+        pretrain(store, run, recipe, images=scenes, device=device, progress=progress)
+    random_start = _random_start(recipe, store, device)
+    with _timed(seconds, "probe"):
+        accuracy = {
+            name: probe(subject, scenes, resize_px=SCENE_PX, seed=seed, device=device, progress=progress).accuracy
+            for name, subject in _subjects(run, random_start, device).items()
+        }
+    with _timed(seconds, "pictures"):
+        teacher = load_teacher("demo", device=device)
+        pictures = draw_pictures(out, scenes, accuracy, teacher, open_run(run, device), random_start, device)
+    result = DemoResult(accuracy=accuracy, seconds=seconds, pictures=pictures, seed=seed, quick=quick)
+    content = json.dumps(dataclasses.asdict(result), indent=1, default=str) + "\n"
+    (out / "result.json").write_text(content, encoding="utf-8")
+    return result
+
+
+def _require_extras() -> None:
+    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"The demo needs packages that are not installed ({', '.join(missing)}). Run: pip install \"caev2[demo,plots]\""
+        )
+
+
+class _timed:  # noqa: N801 - reads as a verb where it is used
+    """Note the seconds that a block takes under a name."""
+
+    def __init__(self, seconds: dict[str, float], name: str):
+        self._seconds, self._name = seconds, name
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._name] = round(time.perf_counter() - self._begun, 1)
+
+
+def _random_start(recipe: PretrainRecipe, store: Path, device: str) -> CAEv2:
+    """The student as it was before its first step."""
+    return build(fit_recipe(recipe, Store(store)).model, recipe.seed).to(device).eval()
+
+
+def _subjects(run: Path, random_start: CAEv2, device: str) -> dict[str, Subject]:
+    """Who is probed, in the order of the table."""
+    return {
+        "pixels": open_subject(pixels=SCENE_PX),
+        "random start": student_subject(random_start, "random start"),
+        "student": student_subject(open_run(run, device), "student"),
+        "teacher": teacher_subject(load_teacher("demo", device=device)),
+    }
+
+
+def print_demo(result: DemoResult) -> None:
+    """The table, the time each stage took, and where the pictures are."""
+    kinds = next(iter(result.accuracy.values()))
+    rows = [
+        (name, *(str(accuracy[kind]) for kind in kinds)) for name, accuracy in result.accuracy.items()
+    ]
+    size = QUICK if result.quick else FULL
+    print_table(
+        f"Digit of the large object, {size.val_scenes} scenes: accuracy % (95 % interval)", ("features", *kinds), rows
+    )
+    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
+    print(f"Time: {stages}; together {sum(result.seconds.values()):.0f} s")
+    for picture in result.pictures:
+        print(f"Picture: {picture}")
