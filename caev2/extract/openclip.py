@@ -55,7 +55,7 @@ class OpenClipTeacher:
         self._dtype = _DTYPES[description.precision]
 
     def tokens(
-        self, images: UInt8[Tensor, "image height width 3"], taps: Sequence[str]
+        self, images: UInt8[Tensor, "image size size 3"], taps: Sequence[str]
     ) -> dict[str, Float[Tensor, "image token width"]]:
         """The latents of all tokens at each tap; see `caev2.extract.teacher.Teacher.tokens`."""
         check_images(images, self.description.image_px)
@@ -63,7 +63,7 @@ class OpenClipTeacher:
 
     @torch.no_grad()  # not inference_mode: its tensors may not enter the loss of an online run
     def tokens_of_pixels(
-        self, pixels: Float[Tensor, "image 3 height width"], taps: Sequence[str]
+        self, pixels: Float[Tensor, "image 3 size size"], taps: Sequence[str]
     ) -> dict[str, Float[Tensor, "image token width"]]:
         """The same for pixels that are normalised already."""
         check_taps(taps, self.description.widths)
@@ -72,7 +72,7 @@ class OpenClipTeacher:
 
 
 def _forward(
-    tower: VisionTransformer, pixels: Float[Tensor, "image 3 height width"], taps: frozenset[str]
+    tower: VisionTransformer, pixels: Float[Tensor, "image 3 size size"], taps: frozenset[str]
 ) -> dict[str, Float[Tensor, "image token width"]]:
     latents: dict[str, Tensor] = {}
     tokens = _embed(tower, pixels)
@@ -89,7 +89,7 @@ def _forward(
 
 
 def _embed(
-    tower: VisionTransformer, pixels: Float[Tensor, "image 3 height width"]
+    tower: VisionTransformer, pixels: Float[Tensor, "image 3 size size"]
 ) -> Float[Tensor, "image token width"]:
     patches = tower.conv1(pixels).flatten(2).transpose(1, 2)
     class_token = tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
@@ -131,6 +131,7 @@ def build_teacher(
     precision = precision or default_precision(device)
     tower = _empty_tower(config, name, precision, image_px)
     _refuse_other_architecture(tower, file, name)
+    _refuse_broken_numbers(file)
     sha256 = tower_sha256(file.weights)
     image_px, patch_px = _side(tower.image_size), _side(tower.patch_size)
     grid = image_px // patch_px
@@ -209,6 +210,14 @@ def _refuse_other_architecture(tower: VisionTransformer, file: TowerFile, name: 
             raise TeacherError(
                 f"{file.path} is no {name}: for visual.{key} the architecture has {_say(wanted.get(key))}, "
                 f"the file {_say(found.get(key))}. Name the architecture that the file was written for."
+            )
+
+
+def _refuse_broken_numbers(file: TowerFile) -> None:
+    for key, tensor in file.weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TeacherError(
+                f"{file.path} holds infinite or undefined numbers in visual.{key}. Fetch it again."
             )
 
 

@@ -112,7 +112,7 @@ def _refuse_other_gelu(name: TeacherName, computed: bool, trained: bool, what: s
     architecture = _architecture(name)
     right = architecture + _QUICK if trained else architecture.removesuffix(_QUICK)
     # open_clip's entries for a few architectures leave the tag's GELU out; those have no counterpart
-    if computed == trained or right not in open_clip.list_models():
+    if computed == trained or right == architecture or right not in open_clip.list_models():
         return
     kinds = {True: "quick GELU", False: "exact GELU"}
     instead = name.text.replace(f":{architecture}", f":{right}", 1)

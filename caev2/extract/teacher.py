@@ -11,7 +11,7 @@ Whoever brings another kind of teacher writes a class with these two members; no
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -44,6 +44,7 @@ class TeacherDescription:
     """Every tap the teacher has, and the width of its latents."""
 
 
+@runtime_checkable  # so that the tests may check it as a type
 class Teacher(Protocol):
     """A frozen model that turns images into latents."""
 
@@ -53,7 +54,7 @@ class Teacher(Protocol):
         ...
 
     def tokens(
-        self, images: UInt8[Tensor, "image height width 3"], taps: Sequence[str]
+        self, images: UInt8[Tensor, "image size size 3"], taps: Sequence[str]
     ) -> dict[str, Float[Tensor, "image token width"]]:
         """The latents of all tokens, class token first, at each tap, in one forward pass.
 
@@ -77,7 +78,7 @@ def normalise(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Float[Tensor, "image 3 height width"]:
-    """Pixels as a teacher wants them: `(x / 255 - mean) / std` in fp32, bit for bit as torchvision."""
+    """What a teacher sees: `(x / 255 - mean) / std` in fp32, to the bit as torchvision.transforms."""
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     return pixels.sub_(_per_channel(mean, pixels)).div_(_per_channel(std, pixels))
 

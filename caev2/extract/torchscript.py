@@ -7,8 +7,11 @@ classes become inert objects, and the only thing ever built is a tensor over byt
 else is `UnsafeFile`.
 """
 
+import io
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +45,20 @@ _IGNORED = {
     ("torch.jit._pickle", "restore_type_tag"),
 }
 # What zipfile, pickle and torch raise over bytes that are not what they should be.
-_DAMAGED = (
+DAMAGED = (
     AttributeError,
     EOFError,
     LookupError,
     NotImplementedError,
+    OSError,
+    OverflowError,
     pickle.UnpicklingError,
     RuntimeError,
+    struct.error,
     TypeError,
     ValueError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 _MODULES_DEEP = 64  # a tree of modules this deep is a cycle
 
@@ -158,7 +165,7 @@ def read_archive(path: Path, prefix: str = "") -> ScriptArchive:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(archive, path, prefix)
-    except _DAMAGED as problem:
+    except DAMAGED as problem:
         raise TeacherError(
             f"{path} is a TorchScript archive that cannot be read ({problem}). Fetch it again and compare "
             "its sha256 with the published one."
@@ -167,10 +174,10 @@ def read_archive(path: Path, prefix: str = "") -> ScriptArchive:
 
 def _read(archive: zipfile.ZipFile, path: Path, prefix: str) -> ScriptArchive:
     root = archive_root(archive)
-    _refuse_unknown_layout(archive, root)
-    with archive.open(root + "data.pkl") as file:
-        unpickler = _Unpickler(file, path)
-        module = unpickler.load()
+    if root + "byteorder" in archive.namelist() and _read_member(archive, root + "byteorder") != b"little":
+        raise ValueError("its byte order is not little-endian")
+    unpickler = _Unpickler(io.BytesIO(_read_member(archive, root + "data.pkl")), path)
+    module = unpickler.load()
     named = {name: tensor for name, tensor in _walk(module, "") if name.startswith(prefix)}
     tensors = {name: _load(archive, root, tensor) for name, tensor in named.items()}
     return ScriptArchive(tensors=tensors, classes=frozenset(unpickler.classes))
@@ -188,12 +195,11 @@ def archive_root(archive: zipfile.ZipFile) -> str:
     return roots[0]
 
 
-def _refuse_unknown_layout(archive: zipfile.ZipFile, root: str) -> None:
-    """Torch stores members as they are, in this machine's byte order; a compressed one could be a bomb."""
-    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-        raise ValueError("it has compressed members, which torch never writes")
-    if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
-        raise ValueError("its byte order is not little-endian")
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Bytes of a member that torch stores as it is; a compressed one could be a bomb."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"its member {name} is compressed, which torch never does")
+    return archive.read(name)
 
 
 def _walk(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, _StoredTensor]]:
@@ -208,7 +214,7 @@ def _walk(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, _StoredT
 
 
 def _load(archive: zipfile.ZipFile, root: str, tensor: _StoredTensor) -> Tensor:
-    raw = bytearray(archive.read(root + tensor.storage.member))
+    raw = bytearray(_read_member(archive, root + tensor.storage.member))
     return torch.frombuffer(raw, dtype=tensor.storage.dtype).as_strided(
         tensor.size, tensor.stride, tensor.offset
     )

@@ -7,6 +7,7 @@ wrote, or safetensors. The image tower comes out in one naming: OpenAI's, which 
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from caev2.errors import TeacherError, UnsafeFile
-from caev2.extract.torchscript import archive_root, read_archive
+from caev2.extract.torchscript import DAMAGED, archive_root, read_archive
 
 _TOWER = "visual."
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -56,10 +57,6 @@ def read_tower(path: Path) -> TowerFile:
             raise TeacherError(
                 f"{path} holds {_TOWER}{name} as {tensor.dtype}, not as floating-point weights."
             )
-        if not bool(torch.isfinite(tensor).all()):
-            raise TeacherError(
-                f"{path} holds infinite or undefined numbers in {_TOWER}{name}. Fetch it again."
-            )
     return tower
 
 
@@ -91,10 +88,10 @@ def _sniff_zip(path: Path) -> Kind:
     except zipfile.BadZipFile:
         size = path.stat().st_size
         raise TeacherError(
-            f"{path} ends before it is complete: {size:,} bytes of a zip without its table of contents. "
-            "Fetch it again."
+            f"{path} ends before it is complete, or is damaged: {size:,} bytes of a zip without a table of "
+            "contents that can be read. Fetch it again."
         ) from None
-    except ValueError as problem:
+    except DAMAGED as problem:
         raise TeacherError(f"{path} is a zip, but not one that torch wrote: {problem}.") from None
 
 
@@ -133,18 +130,29 @@ def _read_torch(path: Path) -> TowerFile:
 
 def _load_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            # that torch did not write the pickle, the refusal says
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as problem:
-        if found := re.search(
-            r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[: ]+(?:GLOBAL )?([\w.]+)", str(problem)
-        ):
-            raise UnsafeFile(
-                f"{path} asks for {found[1] or found[2]}, which no weights of a teacher need: nothing of it "
-                "was run. Fetch the file again from its publisher."
-            ) from None
-        raise TeacherError(f"{path} is no state dict that can be read: {_first_line(problem)}.") from problem
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as problem:
+        raise _refusal(str(problem), path) from None
+    except DAMAGED as problem:
         raise TeacherError(f"{path} is damaged: {_first_line(problem)}. Fetch it again.") from problem
+
+
+def _refusal(message: str, path: Path) -> UnsafeFile | TeacherError:
+    """What torch's restricted unpickler said, as an error of ours that names what the file asked for."""
+    if found := re.search(r"GLOBAL ([\w.]+)", message):
+        return UnsafeFile(
+            f"{path} asks for {found[1]}, which no weights of a teacher need: nothing of it was run. "
+            "Fetch the file again from its publisher."
+        )
+    if re.search(r"Unsupported|Can only|Only persistent_load", message):
+        return UnsafeFile(
+            f"{path} is a pickle with more in it than weights, not as torch.save writes it: nothing of it "
+            "was run. Get the weights as safetensors, or as a state dict saved by torch.save."
+        )
+    return TeacherError(f"{path} is no state dict that can be read: {message.splitlines()[0].rstrip('.')}.")
 
 
 def _first_line(problem: Exception) -> str:
