@@ -1,4 +1,4 @@
-"""What is drawn on a scene: handwritten digits (scikit-learn's 8×8 ones) and four plain shapes, enlarged smoothly."""
+"""What is drawn on a scene: scikit-learn's handwritten digits and four shapes, enlarged from 8×8 cells."""
 
 from functools import cache
 from typing import Literal
@@ -33,8 +33,8 @@ def digit_glyphs() -> tuple[Float32[np.ndarray, "glyph 8 8"], Int[np.ndarray, "g
             f"demo: the handwritten digits are in scikit-learn, which cannot be imported ({missing}); "
             'install the extras of the demo: pip install "caev2[demo,plots]"'
         ) from missing
-    digits = load_digits()
-    return (digits.images / 16).astype(np.float32), digits.target
+    cells, digits = load_digits(return_X_y=True)
+    return (np.asarray(cells).reshape(-1, 8, 8) / 16).astype(np.float32), np.asarray(digits)
 
 
 @cache
@@ -74,8 +74,8 @@ def enlarge_glyph(
 ) -> tuple[Float32[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
     """Ink and rim of a glyph, opacities in 0 .. 1, by one bicubic affine map and two soft thresholds.
 
-    The rim lies under the ink and reaches further out: painted dark, it leaves an outline that keeps the glyph legible
-    on any ground.
+    The rim lies under the ink and reaches further out: painted dark, it leaves an outline that keeps the
+    glyph legible on any ground.
 
     Args:
         glyph: Coverage of its 8×8 cells.

@@ -1,7 +1,8 @@
 """The real photographs that scikit-image and scikit-learn carry inside their wheels: nothing is downloaded.
 
-Ten are in colour. The six grey ones (walls, grass, coins, the moon, ...) are kept as three equal channels, because the
-scenes want grounds that differ in texture and not in hue alone. Drawings, diagrams and pages of text are left out.
+Ten are in colour. The six grey ones (bricks, grass, coins, the moon, ...) are kept as three equal channels,
+since the scenes want grounds that differ in texture and not in hue alone. Drawings and pages of text are
+left out.
 """
 
 import importlib.resources

@@ -1,23 +1,24 @@
-"""The built-in images: a photograph as ground, small clutter, and one large handwritten digit, 64 pixels a side.
+"""The built-in images, 64 pixels a side: a photograph as ground, small clutter, one large handwritten digit.
 
-The digit is the class. Colour and ground are labels too, but poor bars: a random encoder reads colour almost perfectly.
-A scene is a pure function of (seed, split, index): first a plan of plain numbers is drawn, then it is painted. Scenes of
-`train` and `val` share neither a glyph nor a pixel of any photograph.
+The digit is the class. Colour and ground are labels too, but poor bars: a random encoder reads colour
+almost perfectly. A scene is a pure function of (seed, split, index): first its plan is drawn, plain
+numbers, then painted. Scenes of `train` and `val` share neither a handwritten digit nor a pixel of any
+photograph.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from caev2.demo.glyphs import SHAPE_GLYPHS, Split, digit_glyphs, enlarge_glyph, glyphs_of_split
 from caev2.demo.photographs import PHOTOGRAPH_FILES, photograph
 from caev2.errors import ConfigError, OutputError
+from caev2.progress import Progress, Silent
 from caev2.store.draws import Draws
 
 SCENE_PX = 64
@@ -38,10 +39,10 @@ SEGMENT_SHAPE = 11
 
 _RIM_COLOUR = (20, 20, 20)
 _TRAIN_SHARE = 0.72  # of the longer side of a photograph; the rest is val's, never under 107 pixels
-_GROUND_SIDE_PX = (64, 104)  # of a crop: fits both regions of the smallest photograph, so both splits see one scale
-_LARGE_SIDE_PX = (42, 54)
-_LARGE_SHIFT_PX = 6
-_EXTRA_SIDE_PX = (14, 24)
+_GROUND_SIDE_PX = (64, 104)  # of a crop: fits every region, so that both splits see one scale
+_LARGE_SIDE_PX = (42.0, 54.0)
+_LARGE_SHIFT_PX = 6.0
+_EXTRA_SIDE_PX = (14.0, 24.0)
 _MAX_ANGLE = 0.2  # radians, and the same for shear
 _SHAPE_SHARE = 0.5  # of the clutter; the other half is digits
 
@@ -149,7 +150,7 @@ def _paint_ground(plan: ScenePlan) -> Float32[np.ndarray, "64 64 3"]:
     return np.asarray(resized, dtype=np.float32)
 
 
-def _object_matrix(thing: PlannedObject) -> np.ndarray:
+def _object_matrix(thing: PlannedObject) -> Float[np.ndarray, "2 2"]:
     cos, sin = math.cos(thing.angle), math.sin(thing.angle)
     return np.array([[1, thing.shear], [0, 1]]) @ np.array([[cos, sin], [-sin, cos]]) * (8 / thing.side_px)
 
@@ -159,7 +160,7 @@ def _paint_object(
 ) -> None:
     """Paints onto `pixels` and `segments`, touching only the tile that the glyph can reach."""
     reach = 0.9 * thing.side_px  # half the diagonal of ten cells, most of it empty
-    (x, y) = thing.centre
+    x, y = thing.centre
     left, top = max(0, math.floor(x - reach)), max(0, math.floor(y - reach))
     right, bottom = min(SCENE_PX, math.ceil(x + reach)), min(SCENE_PX, math.ceil(y + reach))
     glyph = SHAPE_GLYPHS[thing.glyph] if thing.digit is None else digit_glyphs()[0][thing.glyph]
@@ -190,5 +191,76 @@ def paint_scene(plan: ScenePlan) -> Scene:
 
 
 def draw_scene(seed: int, split: Split, index: int, *, max_extras: int = MAX_EXTRAS) -> Scene:
-    """Scene `index` of a split: the same for ever, whatever was drawn before. Arguments as in `plan_scene`."""
+    """Scene `index` of a split, the same whatever was drawn before; arguments as in `plan_scene`."""
     return paint_scene(plan_scene(seed, split, index, max_extras=max_extras))
+
+
+def _save_png(pixels: UInt8[np.ndarray, "..."], path: Path) -> None:
+    """A whole file or none: what a kill leaves behind is `.part`, and the next run replaces it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    Image.fromarray(pixels).save(
+        part, format="png", compress_level=1
+    )  # 1 % larger than level 6, in half the time
+    part.replace(path)
+
+
+def _refuse_strangers(tree: Path, files: set[Path]) -> None:
+    """Another seed's or a longer set's scenes would silently become part of this one."""
+    strangers = {path.relative_to(tree) for path in tree.rglob("*.png")} - files
+    if strangers:
+        raise OutputError(
+            f"{tree}: holds {len(strangers)} PNG files that are not among the {len(files)} scenes to be"
+            f" written, such as {min(strangers)}; choose an empty folder"
+        )
+
+
+def write_scenes(
+    folder: Path,
+    split: Split,
+    count: int,
+    seed: int,
+    progress: Progress | None = None,
+    *,
+    with_segmentation: bool = False,
+) -> Path:
+    """Writes scenes 0 .. count−1 of a split as `folder/<split>/<digit>/<index>.png`.
+
+    Interrupted and run again, it leaves the same files as one run. `draw_scene` is pure, so whoever wants the
+    scenes on several cores may map it over indices.
+
+    Args:
+        folder: Made if missing.
+        split: Which scenes.
+        count: How many, at least 1.
+        seed: Of the set.
+        progress: Who is told.
+        with_segmentation: Also writes the maps, as `folder/segmentation/<split>/<digit>/<index>.png`.
+
+    Returns:
+        `folder`, an ImageFolder pair once both splits are written.
+
+    Raises:
+        ConfigError: `count` is below 1, or the extras of the demo are not installed.
+        OutputError: the folder cannot be written, or holds other scenes.
+    """
+    if count < 1:
+        raise ConfigError(f"demo: {count} {split} scenes were asked for; ask for at least 1")
+    digits = [plan_scene(seed, split, index).objects[-1].digit for index in range(count)]
+    files = [Path(str(digit), f"{index:06d}.png") for index, digit in enumerate(digits)]
+    progress = progress or Silent()
+    try:
+        _refuse_strangers(folder / split, set(files))
+        progress.start(f"{split} scenes", count)
+        for index, file in enumerate(files):
+            scene = draw_scene(seed, split, index)
+            _save_png(scene.image, folder / split / file)
+            if with_segmentation:
+                _save_png(scene.segmentation, folder / "segmentation" / split / file)
+            progress.advance(1)
+    except OSError as refused:
+        raise OutputError(
+            f"{folder}: scenes cannot be written there ({refused}); choose a writable folder"
+        ) from refused
+    progress.finish()
+    return folder
