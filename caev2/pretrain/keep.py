@@ -6,7 +6,7 @@ Every block has two branches, attention then MLP; the encoder's blocks come firs
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from caev2.store.draws import Draws
 
@@ -20,7 +20,7 @@ def drop_path_rates(depth: int, drop_path: float) -> tuple[float, ...]:
 
 
 def keep_bits(
-    seed: int, epoch: int, step: int, rows: Iterable[int], rates: Sequence[float]
+    seed: int, epoch: int, step: int, rows: Int[np.ndarray, " image"] | Iterable[int], rates: Sequence[float]
 ) -> Bool[np.ndarray, "branch image"]:
     """Whether each branch is kept for each row; a row's bits depend on no other row of the batch."""
     bits = [_row_bits(seed, epoch, step, int(row), rates) for row in rows]

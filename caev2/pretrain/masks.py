@@ -81,7 +81,7 @@ def block_mask(draws: Draws, grid_size: int, settings: MaskSettings) -> Bool[np.
     mask = np.zeros((grid_size, grid_size), dtype=bool)
     limit, left = math.log(settings.max_aspect), settings.count
     while left:
-        area = draws.uniform(settings.min_block_patches, left)
+        area = draws.uniform(float(settings.min_block_patches), float(left))
         aspect = math.exp(draws.uniform(-limit, limit))
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if height >= grid_size or width >= grid_size:
@@ -106,7 +106,11 @@ _GENERATORS = {"block": block_mask, "random": random_mask}
 
 
 def draw_masks(
-    settings: MaskSettings, grid_size: int, seed: int, epoch: int, rows: Iterable[int]
+    settings: MaskSettings,
+    grid_size: int,
+    seed: int,
+    epoch: int,
+    rows: Int[np.ndarray, " image"] | Iterable[int],
 ) -> tuple[Int[np.ndarray, "image visible"], Int[np.ndarray, "image masked"]]:
     """Indices of the visible and of the masked patches of each row, sorted.
 
