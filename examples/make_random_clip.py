@@ -68,9 +68,8 @@ def _uniform(shape: torch.Size, deviation: float, seed: int, name: str) -> torch
 def write_clip(clip: CLIP, path: Path, kind: Format = "torchscript") -> None:
     """Write a CLIP as a TorchScript archive, a state dict, or safetensors in float32, as the hub has it."""
     if kind == "torchscript":
-        with (
-            warnings.catch_warnings()
-        ):  # torch would have us use another format; OpenAI's file stays what it is
+        with warnings.catch_warnings():
+            # torch would have us write another format, but OpenAI's file stays what it is
             warnings.simplefilter("ignore")
             torch.jit.save(torch.jit.script(clip), str(path))
     elif kind == "torch":

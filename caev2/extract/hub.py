@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or requests, as its version has it
+    LocalEntryNotFoundError,
+)
 from huggingface_hub.utils import logging as hub_logging
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained_from_url
@@ -39,7 +42,7 @@ def fetch_weights(
         if published.get("hf_hub"):
             return _from_hub(published["hf_hub"], cache)
         return Path(download_pretrained_from_url(published["url"], cache_dir=str(cache) if cache else None))
-    except (OSError, URLError, RuntimeError, EntryNotFoundError) as problem:
+    except (OSError, RuntimeError, EntryNotFoundError, HTTPError) as problem:
         raise TeacherError(_how_to_fetch(published, architecture, tag, problem)) from problem
 
 

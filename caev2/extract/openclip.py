@@ -67,7 +67,9 @@ class OpenClipTeacher:
     ) -> dict[str, Float[Tensor, "image token width"]]:
         """The same for pixels that are normalised already."""
         check_taps(taps, self.description.widths)
-        with torch.autocast(pixels.device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        # fp32 means fp32, and the same crops the same bytes, whatever else the process has set
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.autocast(pixels.device.type, enabled=False), exact:
             return _forward(self._tower, pixels.to(self._dtype), frozenset(taps))
 
 

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import open_clip
+import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
@@ -12,7 +13,7 @@ from caev2.extract.hub import fetch_weights, published_sha256
 from caev2.extract.names import TeacherName
 from caev2.extract.openclip import OpenClipTeacher, TowerConfig, build_teacher
 from caev2.extract.teacher import Precision
-from caev2.extract.weights import read_tower, sniff
+from caev2.extract.weights import TowerFile, read_tower, sniff
 from caev2.recipe import nearest
 
 _QUICK = "-quickgelu"
@@ -56,6 +57,8 @@ def load(
     file = read_tower(_weights_path(name, cache))
     if file.quick_gelu is not None:
         _refuse_other_gelu(name, config.quick_gelu, file.quick_gelu, f"weights in {file.path}")
+    elif name.tag is None:
+        _refuse_doubtful_gelu(name, config, file)
     return build_teacher(
         config, file, name=name.canonical, device=device, precision=precision, image_px=image_px
     )
@@ -120,6 +123,31 @@ def _refuse_other_gelu(name: TeacherName, computed: bool, trained: bool, what: s
         f"The {what} were trained with {kinds[trained]}, but {architecture} computes {kinds[computed]}. "
         f"Write {instead}."
     )
+
+
+def _refuse_doubtful_gelu(name: TeacherName, config: TowerConfig, file: TowerFile) -> None:
+    """OpenAI's weights in a plain file do not ask for quick GELU; their half precision gives them away."""
+    architecture = _architecture(name)
+    quick = architecture + _QUICK
+    if config.quick_gelu or quick not in open_clip.list_models() or not _is_half(file):
+        return
+    tags = ", ".join(
+        tag
+        for tag in list_pretrained_tags_by_model(architecture)
+        if not get_pretrained_cfg(architecture, tag).get("quick_gelu")
+    )
+    raise ConfigError(
+        f"{file.path} does not say which GELU it was trained with, and its numbers are all in half "
+        "precision, as OpenAI's are, which need quick GELU. For OpenAI's write "
+        f"{name.text.replace(architecture, quick, 1)}; for others name their kind: "
+        f"openclip:{architecture}/TAG@PATH ({tags or 'no tags known'})."
+    )
+
+
+def _is_half(file: TowerFile) -> bool:
+    """Whether fp16 holds every product weight exactly, as in what OpenAI published."""
+    products = [tensor for key, tensor in file.weights.items() if tensor.ndim > 1 and "embedding" not in key]
+    return all(torch.equal(tensor.half().float(), tensor.float()) for tensor in products)
 
 
 def _weights_path(name: TeacherName, cache: Path | None) -> Path:

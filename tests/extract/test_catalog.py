@@ -3,6 +3,7 @@ import shutil
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from caev2.errors import ConfigError, TeacherError
 from caev2.extract.catalog import load_teacher, parse_name
@@ -106,6 +107,23 @@ def test_an_archive_with_exact_gelu_is_refused_by_a_quick_architecture(
     assert load_teacher(f"openclip:{exact}@{tmp_path}/exact.pt").description.name == f"openclip:{exact}"
     with pytest.raises(ConfigError, match=f"trained with exact GELU.*Write openclip:{exact}@"):
         load_teacher(f"openclip:{small_architecture}@{tmp_path}/exact.pt")
+
+
+def test_a_file_that_may_be_openais_is_not_taken_for_an_exact_gelu_one(
+    small_architecture, small_files, tmp_path, monkeypatch
+):
+    exact = small_architecture.removesuffix("-quickgelu")
+    name = f"openclip:{exact}@{small_files.safetensors}"
+    with pytest.raises(ConfigError, match=f"half precision.*write openclip:{small_architecture}@"):
+        load_teacher(name)
+    weights = load_file(small_files.safetensors)
+    weights["visual.proj"][0, 0] += 1e-6  # as only training in full precision leaves behind
+    save_file(weights, tmp_path / "full.safetensors")
+    assert load_teacher(f"openclip:{exact}@{tmp_path}/full.safetensors").description.image_px == 64
+    own = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, exact, {"own": own})
+    named = load_teacher(f"openclip:{exact}/own@{small_files.safetensors}")
+    assert named.description.mean == (0.5, 0.5, 0.5)
 
 
 def test_statistics_of_pixels_come_with_the_tag():

@@ -46,6 +46,19 @@ def test_a_file_that_describes_itself_gives_the_same_latents_as_one_that_is_desc
     assert torch.equal(found, expected)
 
 
+def test_the_shipped_teacher_loads_and_tells_images_apart():
+    teacher = load_teacher("demo")
+    assert teacher.description.name == "demo"
+    size_px = teacher.description.image_px
+    images = torch.randint(
+        0, 256, (2, size_px, size_px, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    first, second = teacher.tokens(images, ["projected"])["projected"][:, 0]
+    assert torch.cosine_similarity(first, second, dim=0) < 0.999
+    again = teacher.tokens(images[:1], ["projected"])["projected"][0, 0]
+    torch.testing.assert_close(again, first, rtol=0, atol=1e-5)
+
+
 def test_the_described_gelu_is_the_computed_one(write):
     images = torch.full((1, 64, 64, 3), 200, dtype=torch.uint8)
     quick, exact = (
