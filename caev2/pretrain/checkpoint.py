@@ -24,7 +24,9 @@ from caev2.errors import CheckpointError, OutputError
 from caev2.store.disk import flush_file, replace_file
 
 FORMAT = "caev2 checkpoint 1"
+_METADATA = "caev2"  # one entry: safetensors writes several in an order that changes from run to run
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
+_DAMAGED = (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError)
 _MOMENTS = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "steps": "step"}
 """Where AdamW keeps what a checkpoint calls so."""
 
@@ -69,7 +71,7 @@ def save_checkpoint(
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= _optimizer_tensors(model, optimizer)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": FORMAT, "step": str(step), "fingerprint": fingerprint}
+    metadata: dict[str, Any] = {"format": FORMAT, "step": step, "fingerprint": fingerprint}
     metadata["digest"] = _digest(tensors, metadata)
     path = folder / f"step-{step:09d}.safetensors"
     with _writing(path):
@@ -109,7 +111,7 @@ def load_checkpoint(
     state = _optimizer_state(path, model, optimizer, moments)
     model.load_state_dict(weights)
     optimizer.load_state_dict(state)
-    return int(metadata["step"])
+    return metadata["step"]
 
 
 def load_weights(path: Path, model: nn.Module) -> int:
@@ -122,10 +124,10 @@ def load_weights(path: Path, model: nn.Module) -> int:
     weights, _ = _split(tensors)
     _check_fit(path, model, weights)
     model.load_state_dict(weights)
-    return int(metadata["step"])
+    return metadata["step"]
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors and the metadata of a checkpoint, verified; nothing in the file is ever run.
 
     Raises:
@@ -135,13 +137,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return _read_verified(path)
     except (FileNotFoundError, IsADirectoryError):
         raise CheckpointError(f"There is no checkpoint at {path}.") from None
-    except (safetensors.SafetensorError, ValueError, KeyError) as problem:
+    except OSError as problem:
+        raise CheckpointError(
+            f"{path} cannot be read: {problem.strerror or problem}. Check the disk."
+        ) from None
+    except _DAMAGED as problem:
         raise CheckpointError(f"{path} is damaged or no checkpoint ({problem}). {_way_out(path)}") from None
 
 
-def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+        metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -159,13 +165,13 @@ def _way_out(path: Path) -> str:
     for checkpoint in reversed(earlier):
         try:
             _read_verified(checkpoint.path)
-        except (OSError, safetensors.SafetensorError, ValueError, KeyError):
+        except (OSError, *_DAMAGED):
             continue
         return f"{checkpoint.path.name} before it is sound: remove the damaged file to go on from there."
     return "There is no sound one before it: bring it back from a copy, or start a new run."
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """xxh3-128 over the metadata and every tensor's name, type, shape and bytes."""
     digest = xxhash.xxh3_128(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
@@ -232,10 +238,10 @@ def _optimizer_state(
     return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        safetensors.torch.save_file(tensors, temporary, metadata)
+        safetensors.torch.save_file(tensors, temporary, {_METADATA: json.dumps(metadata)})
         with temporary.open("rb") as file:
             flush_file(file.fileno())
         replace_file(temporary, path)

@@ -1,12 +1,15 @@
 """Reads checkpoint files that others wrote, without running anything they hold."""
 
 import argparse
+import io
 import pickle
 import pickletools
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,8 +17,12 @@ import torch
 
 from caev2.errors import CheckpointError, UnsafeFile
 
-_HARMLESS = ("torch.", "collections.OrderedDict", "argparse.Namespace")
-_UNREADABLE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+_HARMLESS = ("torch.", "collections.OrderedDict", "argparse.Namespace", "_codecs.encode")
+_UNREADABLE = (
+    pickle.UnpicklingError, safetensors.SafetensorError, struct.error, OSError, RuntimeError, EOFError,
+    ValueError, KeyError, IndexError, TypeError, AttributeError,
+)  # fmt: skip
+"""What torch and safetensors were seen to raise on damaged files of every kind."""
 
 
 def read_untrusted(path: Path) -> Any:
@@ -35,7 +42,7 @@ def read_untrusted(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, *_UNREADABLE) as problem:
+    except _UNREADABLE as problem:
         foreign = [name for name in _globals_of(path) if not name.startswith(_HARMLESS)]
         if foreign:
             raise UnsafeFile(
@@ -50,19 +57,15 @@ def read_untrusted(path: Path) -> Any:
 
 def _globals_of(path: Path) -> list[str]:
     """The classes and functions that a file's pickles name, found by parsing alone."""
-    if zipfile.is_zipfile(path):
+    try:
         with zipfile.ZipFile(path) as archive:
-            names = []
-            for member in archive.namelist():
-                if member.endswith(".pkl"):
-                    with archive.open(member) as stream:
-                        names.extend(_globals_in(stream))
-            return names
-    with path.open("rb") as stream:
-        return list(_globals_in(stream))
+            pickles = [archive.read(member) for member in archive.namelist() if member.endswith(".pkl")]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, zlib.error):
+        pickles = [path.read_bytes()]
+    return [name for one in pickles for name in _globals_in(io.BytesIO(one))]
 
 
-def _globals_in(stream: IO[bytes]) -> Iterator[str]:
+def _globals_in(stream: io.BytesIO) -> Iterator[str]:
     strings: list[str] = []
     while True:
         try:
@@ -73,5 +76,5 @@ def _globals_in(stream: IO[bytes]) -> Iterator[str]:
                     yield ".".join(strings[-2:])
                 elif isinstance(argument, str):
                     strings.append(argument)
-        except (ValueError, IndexError, OverflowError, zipfile.BadZipFile):
+        except (ValueError, IndexError, OverflowError):
             return  # the end of the pickles: what follows, if anything, is raw numbers or garbage
