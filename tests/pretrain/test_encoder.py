@@ -100,10 +100,3 @@ def test_a_dropped_branch_is_skipped_and_a_kept_one_scaled_up(encoder, images):
     kept = kept + last.ls2(last.mlp(last.norm2(kept))) / 0.5
     expected = encoder.norm(torch.cat([tokens[:2], kept]))
     torch.testing.assert_close(encoder(images, keep=keep), expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_the_encoder_compiles_as_one_graph(encoder, images):
-    visible = torch.tensor([[0, 3, 5, 9, 15]] * 5)
-    compiled = torch.compile(encoder, fullgraph=True)
-    torch.testing.assert_close(compiled(images, visible), encoder(images, visible), atol=1e-5, rtol=1e-5)
