@@ -10,7 +10,7 @@ class Progress(Protocol):
     def start(self, what: str, total: int, done: int = 0) -> None:
         """A piece of work begins: its name, its size in items, and how many were done by an earlier run."""
 
-    def advance(self, items: int, **figures: float) -> None:
+    def advance(self, items: int, **figures: float | int) -> None:
         """More items are done; `figures` are the latest values worth showing."""
 
     def finish(self) -> None:
@@ -26,7 +26,7 @@ class Silent:
     def start(self, what: str, total: int, done: int = 0) -> None:
         """Say nothing."""
 
-    def advance(self, items: int, **figures: float) -> None:
+    def advance(self, items: int, **figures: float | int) -> None:
         """Say nothing."""
 
     def finish(self) -> None:

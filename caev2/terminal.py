@@ -50,7 +50,7 @@ class Bars:
         self._bars.start()
         self._task = self._bars.add_task(what, total=total, completed=done, rate="", figures="")
 
-    def advance(self, items: int, **figures: float) -> None:
+    def advance(self, items: int, **figures: float | int) -> None:
         """Move the bar; show the figures until newer ones come."""
         if self._bars is None or self._task is None:
             return

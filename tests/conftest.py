@@ -5,8 +5,8 @@ import os
 import torch
 from hypothesis import settings
 
-# two threads everywhere: sums are cut the same way on every machine, and tests leave others their cores
-torch.set_num_threads(2)
+# one thread a process: the models of the tests are small, and `make test` runs two processes
+torch.set_num_threads(1)
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)

@@ -94,7 +94,9 @@ def open_splits(images: Path) -> tuple[ImageSource, ImageSource]:
     """
     for split in ("train", "val"):
         if not (images / split).is_dir():
-            raise SourceError(f"A probe needs {images}/train/CLASS and {images}/val/CLASS, but there is no {images / split}.")
+            raise SourceError(
+                f"A probe needs {images}/train/CLASS and {images}/val/CLASS, but there is no {images / split}."
+            )
     train, val = open_images(images, "train"), open_images(images, "val")
     if train.classes != val.classes:
         only = sorted(set(train.classes) ^ set(val.classes))
@@ -127,7 +129,9 @@ _PROBES = {"knn": _probe_knn, "linear": _probe_linear}
 def save_result(result: ProbeResult, run: Path) -> Path:
     """Write `result.json` into the folder of the run it judges."""
     path = run / "result.json"
-    path.write_text(json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return path
 
 
@@ -138,8 +142,7 @@ def print_result(result: ProbeResult, as_json: bool) -> None:
         return
     title = f"{result.subject}: {result.train_images} train and {result.val_images} val images, {result.classes} classes"
     rows = [
-        (kind, str(accuracy), result.protocol[kind].get("pooling", "")) for kind, accuracy in result.accuracy.items()
+        (kind, str(accuracy), result.protocol[kind].get("pooling", ""))
+        for kind, accuracy in result.accuracy.items()
     ]
     print_table(title, ("probe", "accuracy % (95 % interval)", "pooling"), rows)
-
-

@@ -183,19 +183,21 @@ def _write_units(
     prepared = prepare_images(source, order, recipe.views, manifest.views, recipe.workers)
     computed = 0
     for block in pending:
-        unit, numbers = writer.unit(block), manifest.images_of_block(block)
-        images = itertools.islice(prepared, len(numbers))
-        latents = latents_of_unit(images, teacher, recipe.taps, recipe.teacher_batch, device)
-        for number, (image, rows) in zip(numbers, latents, strict=True):
-            computed += len(image.views)
-            image = _mark_non_finite(image, rows)
-            if image.facts.reason:
-                failed.append((source.keys[number], image.facts.reason))
-                _refuse_too_many(failed, len(source), recipe.max_failed)
-            targets = {tap.replace(":", "-"): values for tap, values in rows.items()}
-            unit.add_image(image.facts, image.rendered(), targets)
-            progress.advance(manifest.views)
-        unit.finish()
+        numbers = manifest.images_of_block(block)
+        latents = latents_of_unit(
+            itertools.islice(prepared, len(numbers)), teacher, recipe.taps, recipe.teacher_batch, device
+        )
+        with writer.unit(block) as unit:
+            for number, (image, rows) in zip(numbers, latents, strict=True):
+                computed += len(image.views)
+                image = _mark_non_finite(image, rows)
+                if image.facts.reason:
+                    failed.append((source.keys[number], image.facts.reason))
+                    _refuse_too_many(failed, len(source), recipe.max_failed)
+                targets = {tap.replace(":", "-"): values for tap, values in rows.items()}
+                unit.add_image(image.facts, image.rendered(), targets)
+                progress.advance(manifest.views)
+            unit.finish()
     progress.finish()
     return computed
 

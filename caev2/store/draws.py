@@ -43,7 +43,7 @@ class Draws:
             self._buffer = self._philox.random_raw(_WORDS_AT_ONCE).tolist()[::-1]
         return self._buffer.pop()
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+    def uniform(self, low: float | int = 0.0, high: float | int = 1.0) -> float:
         """A float in [low, high), on a grid of 2⁻⁵³ of the range; `low` may exceed `high`."""
         return low + (high - low) * ((self.word() >> 11) * 2.0**-53)
 

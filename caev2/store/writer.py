@@ -132,7 +132,7 @@ def _refuse_foreign_folder(path: Path) -> None:
 
 
 class UnitWriter:
-    """The files of one block, filled image by image in order."""
+    """The files of one block, filled image by image in order; a context manager that leaves no file open."""
 
     def __init__(self, writer: StoreWriter, block: int):
         self._writer, self._block = writer, block
@@ -150,6 +150,13 @@ class UnitWriter:
             for target in manifest.spec.targets
             for view in range(manifest.views)
         }
+
+    def __enter__(self) -> "UnitWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for shard in self._shards.values():
+            shard.close()
 
     def add_image(
         self,
@@ -246,5 +253,9 @@ class _ShardFile:
         self._write(ending)
         self._file.flush()
         flush_file(self._file.fileno())
-        self._file.close()
+        self.close()
         return self._bytes, self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Close the file, finished or not."""
+        self._file.close()

@@ -51,18 +51,19 @@ def manifest_of(source: ImageSource, **changes) -> Manifest:
 
 
 def write_unit(writer: StoreWriter, block: int, source: ImageSource, latents: np.ndarray) -> None:
-    unit, settings = writer.unit(block), writer.manifest.spec.views
-    for number in writer.manifest.images_of_block(block):
-        data = source.read(number)
-        if number == DAMAGED:
-            unit.add_image(describe_file(data, reason="no known image format"), [], {})
-            continue
-        image = decode_rgb(data)
-        views = [draw_view(settings, source.keys[number], view, image) for view in range(VIEWS)]
-        rendered = [RenderedView(view, render_view(image, view, settings.size_px)) for view in views]
-        facts = describe_file(data, height=image.height, width=image.width)
-        unit.add_image(facts, rendered, {"projected": latents[number]})
-    unit.finish()
+    settings = writer.manifest.spec.views
+    with writer.unit(block) as unit:
+        for number in writer.manifest.images_of_block(block):
+            data = source.read(number)
+            if number == DAMAGED:
+                unit.add_image(describe_file(data, reason="no known image format"), [], {})
+                continue
+            image = decode_rgb(data)
+            views = [draw_view(settings, source.keys[number], view, image) for view in range(VIEWS)]
+            rendered = [RenderedView(view, render_view(image, view, settings.size_px)) for view in views]
+            facts = describe_file(data, height=image.height, width=image.width)
+            unit.add_image(facts, rendered, {"projected": latents[number]})
+        unit.finish()
 
 
 def write_store(path: Path, source: ImageSource, latents: np.ndarray) -> Path:

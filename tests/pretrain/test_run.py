@@ -1,0 +1,236 @@
+"""Training against a store: resumable to the last bit, and clear about what it refuses."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caev2.errors import (
+    CheckpointError,
+    ConfigError,
+    PixelDrift,
+    SourceError,
+    StoreIncomplete,
+    StoreMismatch,
+    TrainingDiverged,
+)
+from caev2.extract.run import extract
+from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
+from caev2.pretrain.log import read_log
+from caev2.pretrain.run import fit_recipe, plan, pretrain
+from caev2.recipe import override
+from caev2.store.manifest import read_manifest
+from caev2.store.reader import Store
+from tests.made_up import EXTRACT, PRETRAIN, PatchMeans, make_photographs
+
+STEPS = 9  # three epochs of three steps
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with `images` and a sealed `store`."""
+    folder = tmp_path_factory.mktemp("data")
+    make_photographs(folder / "images", 20)
+    extract(folder / "images", folder / "store", EXTRACT, teacher=PatchMeans())
+    return folder
+
+
+def train(data: Path, run: Path, recipe=PRETRAIN, **options):
+    return pretrain(data / "store", run, recipe, images=data / "images", **options)
+
+
+def last_weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(latest_checkpoint(run / "checkpoints").path)[0]
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [(record["step"], record["loss"]) for record in read_log(run)]
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    assert losses(one) == losses(other)
+    first, second = last_weights(one), last_weights(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
+    train(data, tmp_path / "whole")
+    assert [step for step, _ in losses(tmp_path / "whole")] == list(range(STEPS))
+    for stops in ([1], [4, 5], [3, 6, 8]):
+        run = tmp_path / "-".join(map(str, stops))
+        for stop in stops:
+            assert train(data, run, stop_after=stop).steps == stop
+        result = train(data, run)
+        assert result.steps_computed == STEPS - stops[-1]
+        assert_equal_runs(run, tmp_path / "whole")
+
+
+def test_workers_and_log_and_checkpoint_settings_do_not_change_the_weights(data, tmp_path):
+    train(data, tmp_path / "one")
+    other = dataclasses.replace(PRETRAIN, workers=2, log_steps=2, checkpoint_steps=2, keep_checkpoints=1)
+    train(data, tmp_path / "other", other)
+    one, two = last_weights(tmp_path / "one"), last_weights(tmp_path / "other")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert len(list((tmp_path / "other" / "checkpoints").iterdir())) == 1
+
+
+def test_a_finished_run_is_not_trained_again(data, tmp_path):
+    train(data, tmp_path / "run")
+    before = last_weights(tmp_path / "run")
+    assert train(data, tmp_path / "run").steps_computed == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in last_weights(tmp_path / "run").items())
+
+
+def test_the_student_learns_the_targets(data, tmp_path):
+    recipe = dataclasses.replace(PRETRAIN, epochs=40, log_steps=10)
+    train(data, tmp_path / "run", recipe)
+    log = read_log(tmp_path / "run")
+    assert log[-1]["loss"] < 0.6 * log[0]["loss"]
+    for kind in ("class", "visible", "masked"):
+        assert log[-1][f"cosine_{kind}"] > log[0][f"cosine_{kind}"]
+
+
+def test_another_seed_is_another_run(data, tmp_path):
+    train(data, tmp_path / "one")
+    train(data, tmp_path / "other", override(PRETRAIN, ["seed=1"]))
+    assert losses(tmp_path / "one")[0] != losses(tmp_path / "other")[0]
+    with pytest.raises(CheckpointError, match=r"its recipe.seed is 0, this command asks for 1"):
+        train(data, tmp_path / "one", override(PRETRAIN, ["seed=1"]))
+
+
+def test_resume_never_refuses_a_run_that_has_a_checkpoint(data, tmp_path):
+    train(data, tmp_path / "run", stop_after=2)
+    with pytest.raises(CheckpointError, match="already has a checkpoint at step 2"):
+        train(data, tmp_path / "run", resume="never")
+
+
+def test_another_store_is_refused(data, tmp_path):
+    train(data, tmp_path / "run", stop_after=2)
+    extract(data / "images", tmp_path / "store", override(EXTRACT, ["views.seed=1"]), teacher=PatchMeans())
+    with pytest.raises(CheckpointError, match="store_digest"):
+        pretrain(tmp_path / "store", tmp_path / "run", PRETRAIN, images=data / "images")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (["model.image_px=48"], StoreMismatch, "views of 32 pixels, the recipe's student takes 48"),
+        (
+            ["mask.count=2", "model.patch_px=16"],
+            StoreMismatch,
+            "has 16 patches in an image, the recipe's student 4",
+        ),
+        (["target=post_norm"], StoreMismatch, "no target called 'post_norm'"),
+        (["views=5"], StoreMismatch, "has 2 views of each image, the recipe asks for 5"),
+        (["batch_size=21"], ConfigError, "has 20 valid images, fewer than one batch of 21"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_store_is_refused(data, tmp_path, settings, error, message):
+    with pytest.raises(error, match=message):
+        train(data, tmp_path / "run", override(PRETRAIN, settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unsealed_store_is_refused(data, tmp_path):
+    manifest = dataclasses.replace(read_manifest(data / "store"), state="building", root_digest=None)
+    (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+    with pytest.raises(StoreIncomplete, match="extraction did not finish"):
+        pretrain(tmp_path, tmp_path / "run", PRETRAIN, images=data / "images")
+
+
+def test_changed_pixels_are_refused_by_name(data, tmp_path):
+    images = make_photographs(tmp_path / "images", 20)
+    changed = images / "class-1" / "003.png"
+    changed.write_bytes((images / "class-1" / "005.png").read_bytes())
+    with pytest.raises(PixelDrift, match=r"class-1/003.png.* is not the file that the teacher saw"):
+        pretrain(data / "store", tmp_path / "run", PRETRAIN, images=images)
+
+
+def test_a_missing_image_is_refused_before_training(data, tmp_path):
+    images = make_photographs(tmp_path / "images", 20)
+    (images / "class-1" / "003.png").unlink()
+    with pytest.raises(SourceError, match=r"1 of the 20 images .* the first is 'class-1/003.png'"):
+        pretrain(data / "store", tmp_path / "run", PRETRAIN, images=images)
+
+
+def test_losses_that_are_not_finite_stop_the_run_and_keep_the_batch(data, tmp_path):
+    recipe = override(
+        PRETRAIN, ["optimizer.lr=1e30", "optimizer.warmup_epochs=0.0", "optimizer.clip_norm=none"]
+    )
+    with pytest.raises(TrainingDiverged, match="not finite in 3 steps in a row"):
+        train(data, tmp_path / "run", recipe)
+    saved = next((tmp_path / "run").glob("diverged-step-*.pt"))
+    batch = torch.load(saved, weights_only=True)
+    assert batch["crops"].shape == (6, 32, 32, 3)
+    assert not read_log(tmp_path / "run")[-1]["applied"]
+
+
+def test_the_plan_says_what_the_run_then_does(data, tmp_path):
+    planned = plan(PRETRAIN, Store(data / "store"), tmp_path / "run")
+    assert (planned.steps, planned.steps_per_epoch, planned.resume_step) == (STEPS, 3, 0)
+    train(data, tmp_path / "run", stop_after=4)
+    assert plan(PRETRAIN, Store(data / "store"), tmp_path / "run").resume_step == 4
+    weights = {
+        name: t for name, t in last_weights(tmp_path / "run").items() if name.startswith("optimizer/exp_avg/")
+    }
+    assert planned.parameters == sum(tensor.numel() for tensor in weights.values())
+
+
+def test_the_head_is_as_wide_as_the_stored_latents(data):
+    assert fit_recipe(PRETRAIN, Store(data / "store")).model.target_width == 6
+
+
+WITHOUT_A_TEACHER = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "open_clip" or name.startswith(("open_clip.", "caev2.extract")):
+            raise ImportError(f"{name} must not be imported")
+sys.meta_path.insert(0, Refuse())
+from pathlib import Path
+from caev2.pretrain.run import pretrain
+from tests.made_up_pretrain import PRETRAIN
+pretrain(sys.argv[1] + "/store", sys.argv[2], PRETRAIN, images=sys.argv[1] + "/images")
+assert not [name for name in sys.modules if name.startswith(("open_clip", "caev2.extract"))]
+"""
+
+
+def test_pretrain_runs_where_no_teacher_can_be_imported(data, tmp_path):
+    command = [sys.executable, "-c", WITHOUT_A_TEACHER, str(data), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 0, done.stderr
+    train(data, tmp_path / "here")
+    # another process, perhaps with other threads: the same batches, the same loss up to rounding
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "here"), rtol=1e-4)
+
+
+def test_sigterm_saves_a_checkpoint_and_leaves_with_its_own_status(data, tmp_path):
+    script = """
+import os, signal, sys
+from caev2.pretrain import run as stage
+from tests.made_up_pretrain import PRETRAIN
+inner = stage.train_step
+def step(model, optimizer, batch, **options):
+    if batch.step == 4:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return inner(model, optimizer, batch, **options)
+stage.train_step = step
+try:
+    stage.pretrain(sys.argv[1] + "/store", sys.argv[2], PRETRAIN, images=sys.argv[1] + "/images")
+except stage.Interrupted as left:
+    print(left)
+    sys.exit(128 + left.signal_number)
+"""
+    command = [sys.executable, "-c", script, str(data), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "Stopped at step 5; a checkpoint was saved" in done.stdout
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints").step == 5
+    assert train(data, tmp_path / "run").steps_computed == STEPS - 5
