@@ -45,14 +45,22 @@ def _common(command: Callable) -> Callable:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one machine-readable result."),
         click.option("--quiet", is_flag=True, help="No progress bars."),
-        click.option("--device", default=None, help="Where to compute: cpu, cuda, cuda:1. Default: a GPU if there is one."),
+        click.option(
+            "--device",
+            default=None,
+            help="Where to compute: cpu, cuda, cuda:1. Default: a GPU if there is one.",
+        ),
     ):
         command = option(command)
     return command
 
 
 _settings = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one setting of the recipe; may be repeated."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one setting of the recipe; may be repeated.",
 )
 
 
@@ -66,7 +74,9 @@ def _device(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as problem:
-        raise ConfigError(f"--device {name!r} cannot be used: {str(problem).splitlines()[0]}. Try --device cpu.") from None
+        raise ConfigError(
+            f"--device {name!r} cannot be used: {str(problem).splitlines()[0]}. Try --device cpu."
+        ) from None
     return name
 
 
@@ -81,8 +91,18 @@ def _print(result: Any, as_json: bool, title: str) -> None:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("caev2-demo"), show_default=True, help="Folder of the results.")
-@click.option("--quick", is_flag=True, help="Fewer scenes and steps: shows that everything works, not that the student learns.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("caev2-demo"),
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Fewer scenes and steps: shows that everything works, not that the student learns.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of scenes, weights, order and masks.")
 @_common
 def demo(out: Path, quick: bool, seed: int, as_json: bool, quiet: bool, device: str | None) -> None:
@@ -132,7 +152,10 @@ def extract(
     if dry_run:
         where = _device(device)
         planned = run.plan(
-            open_images(images), store, chosen, load_teacher(chosen.teacher, device=where, precision=chosen.precision)
+            open_images(images),
+            store,
+            chosen,
+            load_teacher(chosen.teacher, device=where, precision=chosen.precision),
         )
         facts = dataclasses.asdict(planned)
         if not as_json:
@@ -246,7 +269,13 @@ def pretrain(
         raise ConfigError(f"{store} holds targets but no pixels. Give --images, the folder it was extracted from.")
     try:
         result = stage.pretrain(
-            opened, run, chosen, images=images, device=_device(device), resume=resume, progress=Bars(quiet)  # type: ignore[arg-type]
+            opened,
+            run,
+            chosen,
+            images=images,
+            device=_device(device),
+            resume=resume,
+            progress=Bars(quiet),  # type: ignore[arg-type]
         )
     except stage.Interrupted as left:
         click.echo(f"caev2: {left}", err=True)
@@ -260,7 +289,13 @@ def pretrain(
 @click.option("--teacher", default=None, help="Probe a teacher.")
 @click.option("--pixels", type=int, default=None, metavar="SIZE", help="Probe the pixels themselves, at this size.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(["knn", "linear"]), help="Default: both.")
-@click.option("--resize", "resize_px", type=int, default=None, help="Short side before the centre crop. Default: 8/7 of the crop.")
+@click.option(
+    "--resize",
+    "resize_px",
+    type=int,
+    default=None,
+    help="Short side before the centre crop. Default: 8/7 of the crop.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the held-out tenth, the heads and a random start.")
 @_common
 def probe(
@@ -294,7 +329,13 @@ def probe(
         run=subject, random_init=random_init, teacher=teacher, pixels=pixels, seed=seed, device=where
     )
     result = stage.probe(
-        features, images, kinds=kinds or ("knn", "linear"), resize_px=resize_px, seed=seed, device=where, progress=Bars(quiet)
+        features,
+        images,
+        kinds=kinds or ("knn", "linear"),
+        resize_px=resize_px,
+        seed=seed,
+        device=where,
+        progress=Bars(quiet),
     )
     if subject is not None:
         stage.save_result(result, subject)

@@ -73,7 +73,7 @@ def _defaults(example: T, path: Path) -> T:
         return type(example)()
     except TypeError:
         raise ConfigError(
-            f"{path} does not say which recipe it starts from. Add a line such as: base = \"tiny-300e\"."
+            f'{path} does not say which recipe it starts from. Add a line such as: base = "tiny-300e".'
         ) from None
 
 

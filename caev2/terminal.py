@@ -78,9 +78,12 @@ class Bars:
 
 
 def _short(name: str) -> str:
-    return {"cosine_class": "class", "cosine_visible": "visible", "cosine_masked": "masked", "images_per_s": "img/s"}.get(
-        name, name
-    )
+    return {
+        "cosine_class": "class",
+        "cosine_visible": "visible",
+        "cosine_masked": "masked",
+        "images_per_s": "img/s",
+    }.get(name, name)
 
 
 def _number(value: float) -> str:

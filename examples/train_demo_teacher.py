@@ -229,9 +229,7 @@ def train_stage(model: CLIP, stage: Stage, number: int, seed: int, workers: int,
 
 
 @torch.inference_mode()
-def probe_features(
-    model: CLIP, split: Split, count: int, device: str
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def probe_features(model: CLIP, split: Split, count: int, device: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Class token, mean patch and raw pixels of scenes that no stage has drawn, and their digits."""
     parts: dict[str, list[np.ndarray]] = {"class": [], "patches": [], "pixels": []}
     digits = []

@@ -14,9 +14,9 @@ from tests.made_up_pretrain import PATCH_PX, PRETRAIN, SIZE_PX
 WIDTH = 6
 TOKENS = 1 + (SIZE_PX // PATCH_PX) ** 2
 
-EXTRACT = ExtractRecipe(
-    views=ViewSettings(size_px=SIZE_PX), view_count=2, block_images=8, teacher_batch=4, workers=0
-)
+EXTRACT = ExtractRecipe(views=ViewSettings(size_px=SIZE_PX), view_count=2, block_images=8, teacher_batch=4, workers=0)
+
+
 class PatchMeans:
     """Latents are a fixed map of each patch's mean colour; the class token is their mean.
 

@@ -16,18 +16,14 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(caev2.__path__, "caev2."))
 
 # character classes keep the patterns from finding themselves
-REGISTRIES = (
-    r"pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|registry[.]npmjs|anaconda[.]org|index-ur[l]"
-)
+REGISTRIES = r"pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|registry[.]npmjs|anaconda[.]org|index-ur[l]"
 MACHINE_PATHS = r"(?<![\w.~*-])/(?:work|tmp|root|home|Users)/"
 LINK = re.compile(r"\[[^\]]*\]\((?!\w+:|#)([^)#\s]+)[^)]*\)")
 
 
 def tracked_files() -> list[Path]:
     """Every file of the repository that git knows and that still exists."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
 
 
@@ -46,9 +42,7 @@ def test_the_import_contracts_hold():
 def test_no_file_names_a_package_registry_or_a_machine_path(pattern):
     search = re.compile(pattern.encode())
     found = [
-        f"{path.relative_to(ROOT)}: {hit[0]}"
-        for path in tracked_files()
-        if (hit := search.search(path.read_bytes()))
+        f"{path.relative_to(ROOT)}: {hit[0]}" for path in tracked_files() if (hit := search.search(path.read_bytes()))
     ]
     assert not found
 
@@ -60,18 +54,14 @@ def test_the_patterns_find_what_they_are_for(text):
 
 def test_constraints_hold_names_and_versions_only():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    wrong = [
-        line for line in lines if not line.startswith("#") and not re.fullmatch(r"[\w.-]+==[\w.]+", line)
-    ]
+    wrong = [line for line in lines if not line.startswith("#") and not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
     assert not wrong
 
 
 def test_every_link_between_pages_leads_somewhere():
     pages = [path for path in tracked_files() if path.suffix == ".md"]
     links = [(page, link) for page in pages for link in LINK.findall(page.read_text(encoding="utf-8"))]
-    dead = [
-        f"{page.relative_to(ROOT)} -> {link}" for page, link in links if not (page.parent / link).exists()
-    ]
+    dead = [f"{page.relative_to(ROOT)} -> {link}" for page, link in links if not (page.parent / link).exists()]
     assert not dead
 
 

@@ -77,17 +77,13 @@ def test_overriding_every_field_gives_the_recipe_those_values_came_from(recipe):
 @given(recipes, st.integers(0, 64))
 def test_the_fingerprint_ignores_what_only_changes_the_speed(recipe, workers):
     faster = dataclasses.replace(recipe, workers=workers)
-    assert fingerprint(to_mapping(faster, result_only=True)) == fingerprint(
-        to_mapping(recipe, result_only=True)
-    )
+    assert fingerprint(to_mapping(faster, result_only=True)) == fingerprint(to_mapping(recipe, result_only=True))
 
 
 @given(recipes, recipes)
 def test_two_recipes_share_a_fingerprint_only_if_their_results_are_equal(one, other):
     results = [to_mapping(recipe, result_only=True) for recipe in (one, other)]
-    assert (fingerprint(results[0]) == fingerprint(results[1])) == (
-        canonical(results[0]) == canonical(results[1])
-    )
+    assert (fingerprint(results[0]) == fingerprint(results[1])) == (canonical(results[0]) == canonical(results[1]))
     changed = dataclasses.replace(one, epochs=one.epochs + 1)
     assert fingerprint(to_mapping(changed, result_only=True)) != fingerprint(results[0])
 

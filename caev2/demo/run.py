@@ -101,7 +101,7 @@ def _require_extras() -> None:
     missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"The demo needs packages that are not installed ({', '.join(missing)}). Run: pip install \"caev2[demo,plots]\""
+            f'The demo needs packages that are not installed ({", ".join(missing)}). Run: pip install "caev2[demo,plots]"'
         )
 
 
@@ -136,12 +136,12 @@ def _subjects(run: Path, random_start: CAEv2, device: str) -> dict[str, Subject]
 def print_demo(result: DemoResult) -> None:
     """The table, the time each stage took, and where the pictures are."""
     kinds = next(iter(result.accuracy.values()))
-    rows = [
-        (name, *(str(accuracy[kind]) for kind in kinds)) for name, accuracy in result.accuracy.items()
-    ]
+    rows = [(name, *(str(accuracy[kind]) for kind in kinds)) for name, accuracy in result.accuracy.items()]
     size = QUICK if result.quick else FULL
     print_table(
-        f"Digit of the large object, {size.val_scenes} scenes: accuracy % (95 % interval)", ("features", *kinds), rows
+        f"Digit of the large object, {size.val_scenes} scenes: accuracy % (95 % interval)",
+        ("features", *kinds),
+        rows,
     )
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     print(f"Time: {stages}; together {sum(result.seconds.values()):.0f} s")

@@ -199,9 +199,7 @@ def _save_png(pixels: UInt8[np.ndarray, "..."], path: Path) -> None:
     """A whole file or none: what a kill leaves behind is `.part`, and the next run replaces it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    Image.fromarray(pixels).save(
-        part, format="png", compress_level=1
-    )  # 1 % larger than level 6, in half the time
+    Image.fromarray(pixels).save(part, format="png", compress_level=1)  # 1 % larger than level 6, in half the time
     part.replace(path)
 
 

@@ -13,15 +13,15 @@ def check_finite(features: Float[Tensor, "image width"], what: str) -> None:
     Raises:
         CheckpointError: Some value is not finite.
     """
-    # a value that is not finite makes the sum so too; a sum may also overflow by itself, hence the second look
+    # a value that is not finite makes the sum so too; a sum may also overflow, hence the second look
     if torch.isfinite(features.sum(dtype=torch.float64)):
         return
     broken = ~torch.isfinite(features).all(dim=1)
     if broken.any():
         first = int(broken.nonzero()[0])
         raise CheckpointError(
-            f"The {what} features of {int(broken.sum())} of {len(features)} images are not finite, first those of "
-            f"image number {first}. The encoder that computed them is broken: probe an earlier checkpoint."
+            f"The {what} features of {int(broken.sum())} of {len(features)} images are not finite, the first of "
+            f"them of image number {first}. The encoder that computed them is broken: probe an earlier checkpoint."
         )
 
 
@@ -51,6 +51,5 @@ def check_several_classes(labels: Int[Tensor, " image"], what: str) -> None:
     """
     if bool((labels == labels[0]).all()):
         raise SourceError(
-            f"All {len(labels)} {what} images have class {int(labels[0])}. "
-            "A probe needs images of two classes or more."
+            f"All {len(labels)} {what} images have class {int(labels[0])}. A probe needs images of two classes or more."
         )

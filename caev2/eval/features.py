@@ -97,9 +97,7 @@ def extract_features(
         SourceError: An image cannot be decoded, or images have no classes.
     """
     if not source.classes:
-        raise SourceError(
-            f"{source.root} has no classes: put each image into a folder called like its class."
-        )
+        raise SourceError(f"{source.root} has no classes: put each image into a folder called like its class.")
     progress.start(f"features of {subject.name}", len(source))
     parts: dict[str, list[Tensor]] = {}
     for crops in _batches(source, subject.size_px, resize_px, batch, workers):

@@ -38,9 +38,7 @@ def wilson(right: int, total: int, confidence: float = 0.95) -> Accuracy:
     centre = (value + z**2 / (2 * total)) / (1 + z**2 / total)
     reach = z / (1 + z**2 / total) * (value * (1 - value) / total + z**2 / (4 * total**2)) ** 0.5
     # at 0 and 1 the exact end is the value itself; rounding may push it past
-    return Accuracy(
-        value=value, low=min(max(centre - reach, 0.0), value), high=max(min(centre + reach, 1.0), value)
-    )
+    return Accuracy(value=value, low=min(max(centre - reach, 0.0), value), high=max(min(centre + reach, 1.0), value))
 
 
 def bootstrap(

@@ -1,8 +1,8 @@
 """Multinomial logistic regression, solved rather than trained.
 
 The objective is convex: the mean cross-entropy plus weight_decay / 2 · ‖weight‖², the bias free. L-BFGS
-minimises it with no learning rate, batch order or seed, so two kinds of features are compared at their best and
-not at how quickly they are learned: a probe that stops early flatters whatever is easy to fit.
+minimises it with no learning rate, batch order or seed, so two kinds of features are compared at their best
+and not at how quickly they are learned: a probe that stops early flatters whatever is easy to fit.
 
 Strongly correlated features (pixels) would need hundreds of steps. In the leading eigenvectors of the
 features' covariance the curvature is known beforehand; dividing it out leaves about ten.
@@ -42,14 +42,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spectrum:
-    """Eigenvectors of the features' covariance, all or the leading ones, and their variances, largest first."""
+    """Eigenvectors of the features' covariance, all or the leading ones, by falling variance."""
 
     vectors: Float[Tensor, "width direction"]
     variances: Float[Tensor, " direction"]
 
 
 def spectrum(features: Float[Tensor, "image width"]) -> Spectrum:
-    """The directions in which centred features vary most: exact up to 1,024 channels, beyond them approximate."""
+    """The directions in which centred features vary most: exact up to 1,024 channels, then approximate."""
     images, width = features.shape
     if width <= _EXACT_WIDTH:
         variances, vectors = torch.linalg.eigh(features.T @ features / images)
@@ -139,7 +139,7 @@ class _Problem:
         decay_curvature: float,
         start_slope: float,
     ) -> float:
-        """How far to go along a direction: Newton's method on a convex function of one number, kept in its bracket.
+        """How far to go along a direction: Newton's method on a convex function of one number, in its bracket.
 
         Needs no pass over the features, for logits are linear along a line.
         """
@@ -165,7 +165,7 @@ def _dot(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> float:
 def _minimise(
     problem: _Problem, weights: Float[Tensor, "class column"], max_steps: int, tolerance: float
 ) -> tuple[Float[Tensor, "class column"], int, bool]:
-    """L-BFGS (Nocedal & Wright, algorithm 7.5). Returns the weights, the steps taken and whether they sufficed."""
+    """L-BFGS (Nocedal & Wright, algorithm 7.5): the weights, the steps taken and whether they sufficed."""
     at_zero = problem.gradient(torch.zeros_like(weights), torch.zeros_like(problem.target))
     goal = max(tolerance * float(at_zero.norm()), _ROUNDING)
     logits = problem.logits(weights)

@@ -115,9 +115,7 @@ def _probe_knn(train: LabelledFeatures, val: LabelledFeatures, classes: int, see
     return predicted, {"pooling": pooling, "k": k, "temperature": 0.07}
 
 
-def _probe_linear(
-    train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int
-) -> tuple[Any, dict]:
+def _probe_linear(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int) -> tuple[Any, dict]:
     found = linear_probe(train.pooled, train.labels, val.pooled, classes=classes, seed=seed)
     setting = {name: value for name, value in dataclasses.asdict(found).items() if name != "predictions"}
     return found.predictions, {"protocol": "fast", **setting}
@@ -129,9 +127,7 @@ _PROBES = {"knn": _probe_knn, "linear": _probe_linear}
 def save_result(result: ProbeResult, run: Path) -> Path:
     """Write `result.json` into the folder of the run it judges."""
     path = run / "result.json"
-    path.write_text(
-        json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    path.write_text(json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -140,9 +136,10 @@ def print_result(result: ProbeResult, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(result))
         return
-    title = f"{result.subject}: {result.train_images} train and {result.val_images} val images, {result.classes} classes"
+    title = (
+        f"{result.subject}: {result.train_images} train and {result.val_images} val images, {result.classes} classes"
+    )
     rows = [
-        (kind, str(accuracy), result.protocol[kind].get("pooling", ""))
-        for kind, accuracy in result.accuracy.items()
+        (kind, str(accuracy), result.protocol[kind].get("pooling", "")) for kind, accuracy in result.accuracy.items()
     ]
     print_table(title, ("probe", "accuracy % (95 % interval)", "pooling"), rows)

@@ -78,9 +78,7 @@ def teacher_subject(teacher: Teacher) -> Subject:
     def pool(crops: Tensor) -> Pooled:
         return _pool(teacher.tokens(crops, ["projected"])["projected"])
 
-    return Subject(
-        name=f"teacher {teacher.description.name}", size_px=teacher.description.image_px, pool=pool
-    )
+    return Subject(name=f"teacher {teacher.description.name}", size_px=teacher.description.image_px, pool=pool)
 
 
 def _pool(tokens: Tensor) -> Pooled:

@@ -65,6 +65,4 @@ def load_teacher(
         UnsafeFile: The file asks to run code.
     """
     name = parse_name(text)
-    return _SCHEMES[name.scheme].load(
-        name, device=device, precision=precision, image_px=image_px, cache=cache
-    )
+    return _SCHEMES[name.scheme].load(name, device=device, precision=precision, image_px=image_px, cache=cache)

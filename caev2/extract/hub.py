@@ -23,9 +23,7 @@ from open_clip.pretrained import download_pretrained_from_url
 from caev2.errors import TeacherError
 
 
-def fetch_weights(
-    published: Mapping[str, Any], *, architecture: str, tag: str, cache: Path | None = None
-) -> Path:
+def fetch_weights(published: Mapping[str, Any], *, architecture: str, tag: str, cache: Path | None = None) -> Path:
     """The file of an open_clip pretrained tag, from the cache or else from the network.
 
     Args:

@@ -20,9 +20,7 @@ def tower_sha256(weights: Mapping[str, Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
-        values = (
-            weights[name].detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False)
-        )
+        values = weights[name].detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False)
         header = f"{name}:{','.join(map(str, values.shape))}".encode()
         digest.update(len(header).to_bytes(8, "little"))
         digest.update(header)

@@ -90,9 +90,7 @@ def _forward(
     return {tap: latents[tap] for tap in latents if tap in taps}
 
 
-def _embed(
-    tower: VisionTransformer, pixels: Float[Tensor, "image 3 size size"]
-) -> Float[Tensor, "image token width"]:
+def _embed(tower: VisionTransformer, pixels: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token width"]:
     patches = tower.conv1(pixels).flatten(2).transpose(1, 2)
     class_token = tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([class_token, patches], dim=1) + tower.positional_embedding.to(patches.dtype)
@@ -102,9 +100,7 @@ def _embed(
 def _blocks_needed(tower: VisionTransformer, taps: frozenset[str]) -> int:
     """How many blocks must run: no more than the last tapped one."""
     depth = len(tower.transformer.resblocks)
-    return max(
-        (int(tap.removeprefix("block:")) if tap.startswith("block:") else depth for tap in taps), default=0
-    )
+    return max((int(tap.removeprefix("block:")) if tap.startswith("block:") else depth for tap in taps), default=0)
 
 
 def build_teacher(
@@ -165,9 +161,7 @@ def _widths(tower: VisionTransformer) -> dict[str, int]:
     return {"projected": tower.output_dim, "post_norm": width, **blocks}
 
 
-def _empty_tower(
-    config: TowerConfig, name: str, precision: Precision, image_px: int | None
-) -> VisionTransformer:
+def _empty_tower(config: TowerConfig, name: str, precision: Precision, image_px: int | None) -> VisionTransformer:
     """The modules of a tower, with memory for their weights but nothing in it."""
     _refuse_other_kinds(config.vision, name)
     vision = {**config.vision, "patch_dropout": 0.0}
@@ -218,9 +212,7 @@ def _refuse_other_architecture(tower: VisionTransformer, file: TowerFile, name: 
 def _refuse_broken_numbers(file: TowerFile) -> None:
     for key, tensor in file.weights.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise TeacherError(
-                f"{file.path} holds infinite or undefined numbers in visual.{key}. Fetch it again."
-            )
+            raise TeacherError(f"{file.path} holds infinite or undefined numbers in visual.{key}. Fetch it again.")
 
 
 def _shape(key: str, tensor: Tensor) -> tuple[int, ...]:
@@ -231,9 +223,7 @@ def _say(shape: tuple[int, ...] | None) -> str:
     return "nothing" if shape is None else "×".join(map(str, shape)) or "a scalar"
 
 
-def resize_positions(
-    positions: Float[Tensor, "token width"], grid: int
-) -> Float[Tensor, "resized_token width"]:
+def resize_positions(positions: Float[Tensor, "token width"], grid: int) -> Float[Tensor, "resized_token width"]:
     """A learned position table for another number of patches a side; the class token's row stays.
 
     Bilinear, as the published code does it, where open_clip would use antialiased bicubic.

@@ -38,8 +38,7 @@ def check_name(name: TeacherName) -> None:
     if not published:
         tags = list_pretrained_tags_by_model(_architecture(name))
         raise ConfigError(
-            f"open_clip knows no weights called {name.tag!r} for {name.architecture}. "
-            f"{nearest(name.tag, tags)}"
+            f"open_clip knows no weights called {name.tag!r} for {name.architecture}. {nearest(name.tag, tags)}"
         )
     _refuse_other_gelu(name, config.quick_gelu, bool(published.get("quick_gelu")), f"weights {name.tag!r}")
 
@@ -59,9 +58,7 @@ def load(
         _refuse_other_gelu(name, config.quick_gelu, file.quick_gelu, f"weights in {file.path}")
     elif name.tag is None:
         _refuse_doubtful_gelu(name, config, file)
-    return build_teacher(
-        config, file, name=name.canonical, device=device, precision=precision, image_px=image_px
-    )
+    return build_teacher(config, file, name=name.canonical, device=device, precision=precision, image_px=image_px)
 
 
 def _architecture(name: TeacherName) -> str:
@@ -72,8 +69,7 @@ def _config(name: TeacherName) -> TowerConfig:
     known = open_clip.list_models()
     if name.architecture not in known:
         raise ConfigError(
-            f"open_clip has no architecture called {name.architecture!r}. "
-            f"{nearest(_architecture(name), known)}"
+            f"open_clip has no architecture called {name.architecture!r}. {nearest(_architecture(name), known)}"
         )
     model = open_clip.get_model_config(_architecture(name)) or {}
     mean, std = _pixel_statistics(name)

@@ -118,9 +118,7 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
     teacher_mapping = to_mapping(described)
     widths = teacher_mapping.pop("widths")
     targets = {
-        tap.replace(":", "-"): TargetSpec(
-            teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap]
-        )
+        tap.replace(":", "-"): TargetSpec(teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap])
         for tap in recipe.taps
     }
     spec = StoreSpec(
@@ -226,5 +224,3 @@ def _refuse_too_many(failed: list[tuple[str, str]], images: int, share: float) -
             f"{len(failed)} of {images} images cannot be used, more than the allowed share of {share:g}. The first: {listed}. "
             "Repair or remove them, or allow more with --set max_failed=0.5."
         )
-
-

@@ -28,9 +28,7 @@ _KINDS = {
 def check_name(name: TeacherName) -> None:
     """Refuse what the demo's teacher does not come in."""
     if name.architecture is not None:
-        raise ConfigError(
-            f"There is one demo teacher, so {name.text!r} cannot choose. Write demo or demo@PATH."
-        )
+        raise ConfigError(f"There is one demo teacher, so {name.text!r} cannot choose. Write demo or demo@PATH.")
 
 
 def load(

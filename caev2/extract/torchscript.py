@@ -215,6 +215,4 @@ def _walk(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, _StoredT
 
 def _load(archive: zipfile.ZipFile, root: str, tensor: _StoredTensor) -> Tensor:
     raw = bytearray(_read_member(archive, root + tensor.storage.member))
-    return torch.frombuffer(raw, dtype=tensor.storage.dtype).as_strided(
-        tensor.size, tensor.stride, tensor.offset
-    )
+    return torch.frombuffer(raw, dtype=tensor.storage.dtype).as_strided(tensor.size, tensor.stride, tensor.offset)

@@ -54,9 +54,7 @@ def read_tower(path: Path) -> TowerFile:
     tower = read[sniff(path)](path)
     for name, tensor in tower.weights.items():
         if not tensor.is_floating_point() or tensor.is_sparse or tensor.is_quantized:
-            raise TeacherError(
-                f"{path} holds {_TOWER}{name} as {tensor.dtype}, not as floating-point weights."
-            )
+            raise TeacherError(f"{path} holds {_TOWER}{name} as {tensor.dtype}, not as floating-point weights.")
     return tower
 
 
@@ -174,9 +172,7 @@ def _read_safetensors(path: Path) -> TowerFile:
         with safe_open(path, framework="pt") as file:
             names = {name.removeprefix("module."): name for name in file.keys()}  # noqa: SIM118 (not a dict)
             chosen = {
-                name: file.get_tensor(name_in_file)
-                for name, name_in_file in names.items()
-                if name.startswith(_TOWER)
+                name: file.get_tensor(name_in_file) for name, name_in_file in names.items() if name.startswith(_TOWER)
             }
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as problem:
@@ -189,9 +185,7 @@ def _tower(names: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     tower = {
         name.removeprefix(_TOWER): tensor
         for name, tensor in names.items()
-        if name.startswith(_TOWER)
-        and isinstance(tensor, Tensor)
-        and name.removeprefix(_TOWER) not in _OPENAI_BUFFERS
+        if name.startswith(_TOWER) and isinstance(tensor, Tensor) and name.removeprefix(_TOWER) not in _OPENAI_BUFFERS
     }
     if not tower:
         some = ", ".join(sorted(names)[:3]) or "nothing"

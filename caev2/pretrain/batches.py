@@ -17,9 +17,9 @@ from caev2.pretrain.keep import keep_bits
 from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.pretrain.model import branch_rates
 from caev2.pretrain.order import RowOrder
-from caev2.store.replay import ViewReplay
 from caev2.pretrain.sizes import ModelSettings
 from caev2.store.reader import Store
+from caev2.store.replay import ViewReplay
 
 
 @runtime_checkable

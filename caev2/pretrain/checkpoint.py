@@ -138,9 +138,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (FileNotFoundError, IsADirectoryError):
         raise CheckpointError(f"There is no checkpoint at {path}.") from None
     except OSError as problem:
-        raise CheckpointError(
-            f"{path} cannot be read: {problem.strerror or problem}. Check the disk."
-        ) from None
+        raise CheckpointError(f"{path} cannot be read: {problem.strerror or problem}. Check the disk.") from None
     except _DAMAGED as problem:
         raise CheckpointError(f"{path} is damaged or no checkpoint ({problem}). {_way_out(path)}") from None
 
@@ -189,9 +187,7 @@ def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     names, state = _names(model, optimizer), optimizer.state_dict()["state"]
-    return {
-        f"{kind}/{names[index]}": kept[key] for index, kept in state.items() for kind, key in _MOMENTS.items()
-    }
+    return {f"{kind}/{names[index]}": kept[key] for index, kept in state.items() for kind, key in _MOMENTS.items()}
 
 
 def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:

@@ -27,8 +27,6 @@ def keep_bits(
     return np.stack(bits, axis=1) if bits else np.empty((len(rates), 0), dtype=bool)
 
 
-def _row_bits(
-    seed: int, epoch: int, step: int, row: int, rates: Sequence[float]
-) -> Bool[np.ndarray, " branch"]:
+def _row_bits(seed: int, epoch: int, step: int, row: int, rates: Sequence[float]) -> Bool[np.ndarray, " branch"]:
     words = Draws("drop path", seed, epoch, step, row).words(len(rates))
     return (words >> np.uint64(11)) * 2.0**-53 >= np.asarray(rates)

@@ -83,9 +83,7 @@ def _projection(width: int, regressor_width: int) -> nn.Module:
     if width == regressor_width:
         return nn.Identity()
     return nn.Sequential(
-        OrderedDict(
-            linear=nn.Linear(width, regressor_width), norm=nn.LayerNorm(regressor_width, eps=NORM_EPSILON)
-        )
+        OrderedDict(linear=nn.Linear(width, regressor_width), norm=nn.LayerNorm(regressor_width, eps=NORM_EPSILON))
     )
 
 

@@ -119,9 +119,7 @@ def unwrap(content: Any) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     named = dict(content) if isinstance(content, Mapping) else {}
-    state = {
-        str(name).removeprefix("module."): value for name, value in named.items() if isinstance(value, Tensor)
-    }
+    state = {str(name).removeprefix("module."): value for name, value in named.items() if isinstance(value, Tensor)}
     if not any(name.startswith("encoder.") for name in state):
         found = ", ".join(list(state)[:3]) or "no tensors"
         raise CheckpointError(
@@ -183,20 +181,14 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 
 def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     numbers = {
-        int(name.removeprefix(prefix).split(".")[0])
-        for name in state
-        if re.match(re.escape(prefix) + r"\d", name)
+        int(name.removeprefix(prefix).split(".")[0]) for name in state if re.match(re.escape(prefix) + r"\d", name)
     }
     if numbers != set(range(len(numbers))) or not numbers:
-        raise CheckpointError(
-            f"The blocks {prefix}* are {sorted(numbers)}; they must be 0, 1, 2 ... without a gap."
-        )
+        raise CheckpointError(f"The blocks {prefix}* are {sorted(numbers)}; they must be 0, 1, 2 ... without a gap.")
     return len(numbers)
 
 
-def from_official(
-    state: Mapping[str, Tensor], settings: ModelSettings
-) -> tuple[dict[str, Tensor], ImportReport]:
+def from_official(state: Mapping[str, Tensor], settings: ModelSettings) -> tuple[dict[str, Tensor], ImportReport]:
     """The student's tensors out of a published state dict, and what became of every key.
 
     The encoder must be whole; projection, regressor and head each whole or absent.
@@ -216,9 +208,7 @@ def from_official(
         tensors[name] = _take(state, keys, name, tuple(expected[name].shape))
         used.extend(keys)
     ignored = {key: _reason_to_ignore(key) for key in state if key not in set(used)}
-    return tensors, ImportReport(
-        used=tuple(key for key in state if key in set(used)), ignored=ignored, missing=missing
-    )
+    return tensors, ImportReport(used=tuple(key for key in state if key in set(used)), ignored=ignored, missing=missing)
 
 
 def _holds_part(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], part: str) -> bool:

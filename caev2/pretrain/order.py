@@ -54,9 +54,7 @@ class RowOrder:
         return self.rows[order[place * self.batch_size : (place + 1) * self.batch_size]]
 
 
-@functools.lru_cache(
-    maxsize=2
-)  # a permutation of a million rows takes a tenth of a second; a step needs one slice
+@functools.lru_cache(maxsize=2)  # a permutation of a million rows takes a tenth of a second; a step needs one slice
 def _epoch_order(seed: int, epoch: int, count: int) -> Int[np.ndarray, " row"]:
     order = Draws("rows", seed, epoch).permutation(count)
     order.setflags(write=False)

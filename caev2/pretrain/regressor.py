@@ -47,9 +47,7 @@ class RegressorBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, layer_scale: float | None):
         super().__init__()
-        self.norm_q, self.norm_k, self.norm_v, self.norm2 = (
-            nn.LayerNorm(width, eps=NORM_EPSILON) for _ in range(4)
-        )
+        self.norm_q, self.norm_k, self.norm_v, self.norm2 = (nn.LayerNorm(width, eps=NORM_EPSILON) for _ in range(4))
         self.attn = CrossAttention(width, heads)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.ls1 = _layer_scale(width, layer_scale)
@@ -108,9 +106,7 @@ class Regressor(nn.Module):
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", position_table(grid_size, width)[0, 1:], persistent=False)
-        self.blocks = nn.ModuleList(
-            RegressorBlock(width, heads, mlp_ratio, layer_scale) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(RegressorBlock(width, heads, mlp_ratio, layer_scale) for _ in range(depth))
         self.drop_path = DropPath(drop_path_rates(depth, drop_path))
 
     def forward(

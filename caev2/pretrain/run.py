@@ -20,12 +20,12 @@ from caev2.pretrain.model import CAEv2, build
 from caev2.pretrain.order import RowOrder
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.recipes import PretrainRecipe
-from caev2.store.replay import ViewReplay
 from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.step import StepFigures, train_step
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource, open_images
 from caev2.store.reader import Store
+from caev2.store.replay import ViewReplay
 
 MAX_SKIPPED = 3
 """Steps in a row without a finite loss and gradient after which a run stops."""
@@ -35,9 +35,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
     """The run was asked to leave, saved a checkpoint and left."""
 
     def __init__(self, signal_number: int, step: int):
-        super().__init__(
-            f"Stopped at step {step}; a checkpoint was saved. The same command goes on from there."
-        )
+        super().__init__(f"Stopped at step {step}; a checkpoint was saved. The same command goes on from there.")
         self.signal_number = signal_number
 
 
@@ -188,9 +186,7 @@ def _refuse_old_run(run: Path, resume: str) -> None:
         )
 
 
-def _batches(
-    recipe: PretrainRecipe, store: Store, images: ImageSource | Path | str, order: RowOrder
-) -> StepBatches:
+def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Path | str, order: RowOrder) -> StepBatches:
     source = images if isinstance(images, ImageSource) else open_images(images)
     return StepBatches(
         store=store,
@@ -216,9 +212,7 @@ def _restore(run: Path, recipe: PretrainRecipe, identity: RunIdentity, device: s
     """Fresh weights, or those of the latest checkpoint."""
     model = build(recipe.model, recipe.seed).to(device)
     settings = recipe.optimizer
-    optimizer = adamw(
-        model, weight_decay=settings.weight_decay, betas=settings.betas, fused=device.startswith("cuda")
-    )
+    optimizer = adamw(model, weight_decay=settings.weight_decay, betas=settings.betas, fused=device.startswith("cuda"))
     checkpoint = latest_checkpoint(run / "checkpoints")
     step = 0
     if checkpoint is not None:
@@ -286,9 +280,7 @@ def _train(
                 progress.advance(1)
                 if skipped == MAX_SKIPPED:
                     raise _diverged(run, batch)
-                if state.step % every == 0 or state.step == last:
-                    save()
-                elif caught:
+                if state.step % every == 0 or state.step == last or caught:
                     save()
                 if caught and state.step < order.total_steps:
                     raise Interrupted(caught[0], state.step)
@@ -378,9 +370,7 @@ def _catching_signals() -> Iterator[list[int]]:
     caught: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
     try:
-        before = {
-            number: signal.signal(number, lambda number, _: caught.append(number)) for number in numbers
-        }
+        before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in numbers}
     except ValueError:  # not in the main thread: nobody sends us signals there
         yield caught
         return

@@ -44,18 +44,14 @@ class ModelSettings:
             self._require(getattr(self, name) > 0, name, "Give a number above 0.")
         for name in ("regressor_width", "regressor_depth", "regressor_heads", "target_width"):
             self._require(getattr(self, name) > 0, name, "Give a number above 0.")
-        self._require(
-            self.image_px % self.patch_px == 0, "patch_px", f"Give a divisor of image_px = {self.image_px}."
-        )
+        self._require(self.image_px % self.patch_px == 0, "patch_px", f"Give a divisor of image_px = {self.image_px}.")
         for name, heads in (("width", self.heads), ("regressor_width", self.regressor_heads)):
             width = getattr(self, name)
             self._require(width % heads == 0, name, f"Give a multiple of the {heads} heads.")
             self._require(width % 4 == 0, name, "Give a multiple of 4: sine and cosine of row and column.")
         for name in ("layer_scale", "regressor_layer_scale"):
             scale = getattr(self, name)
-            self._require(
-                scale is None or scale > 0, name, "Give a number above 0, or none for no layer scale."
-            )
+            self._require(scale is None or scale > 0, name, "Give a number above 0, or none for no layer scale.")
         self._require(0 <= self.drop_path < 1, "drop_path", "Give a probability, at least 0 and below 1.")
 
     def _require(self, holds: bool, name: str, advice: str):

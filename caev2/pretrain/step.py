@@ -80,15 +80,9 @@ def update(
     return StepFigures(alignment._replace(loss=alignment.loss.detach()), grad_norm, applied)
 
 
-def align(
-    model: nn.Module, batch: Batch, images: Float[Tensor, "image 3 size size"], precision: str
-) -> Alignment:
+def align(model: nn.Module, batch: Batch, images: Float[Tensor, "image 3 size size"], precision: str) -> Alignment:
     """The loss of a batch."""
-    autocast = (
-        torch.autocast(images.device.type, torch.bfloat16)
-        if precision == "bf16"
-        else contextlib.nullcontext()
-    )
+    autocast = torch.autocast(images.device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     with autocast:
         predicted = model(images, batch.visible, batch.masked, batch.keep)
     target = order_targets(batch.targets, batch.visible, batch.masked)

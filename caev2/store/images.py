@@ -1,6 +1,7 @@
 """Where images come from: a key, a label and the bytes of the file for each."""
 
 import hashlib
+import itertools
 import os
 import unicodedata
 from dataclasses import dataclass
@@ -86,9 +87,7 @@ def open_images(path: Path | str, split: Literal["train", "val"] = "train") -> I
     keys = tuple(key for key, _ in found)
     _refuse_equal_keys(root, keys)
     labels, classes = _label(keys)
-    return ImageSource(
-        root=root, keys=keys, paths=tuple(name for _, name in found), labels=labels, classes=classes
-    )
+    return ImageSource(root=root, keys=keys, paths=tuple(name for _, name in found), labels=labels, classes=classes)
 
 
 def _walk(root: Path) -> list[str]:
@@ -109,15 +108,17 @@ def _walk(root: Path) -> list[str]:
 
 
 def _key_of(name: str) -> str:
-    """The key of a path: NFC; bytes that are no UTF-8 become `\\xNN`."""
+    r"""The key of a path: NFC; bytes that are no UTF-8 become `\\xNN`."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)
 
 
 def _refuse_equal_keys(root: Path, keys: tuple[str, ...]) -> None:
-    for one, other in zip(keys, keys[1:], strict=False):
+    for one, other in itertools.pairwise(keys):
         if one == other:
-            raise SourceError(f"Two files below {root} have the same key {one!r} once Unicode is normalised. Rename one.")
+            raise SourceError(
+                f"Two files below {root} have the same key {one!r} once Unicode is normalised. Rename one."
+            )
 
 
 def _label(keys: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -43,7 +43,7 @@ def write_index(
 
 
 def _spell(path: str) -> str:
-    """A path as text; bytes that are no UTF-8 become `\\xNN`."""
+    r"""A path as text; bytes that are no UTF-8 become `\\xNN`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -1,14 +1,14 @@
 """Where everything lies in a store, and in which type.
 
-    STORE/
-      manifest.json                       what the store holds; see `manifest`
-      index.parquet                       one line an image: key, label, file, size, hash, validity
-      zarr.json                           the root group
-      targets/<name>/codes                [view, image, token, width] float16; chunk: one row; shard: a view of a block
-      targets/<name>/crc32c               [view, image] uint32: what each row's chunk must add up to
-      views/<field>                       [view, image, ...]; chunk: a view of a block
-      units/<block>.json                  the record of a finished unit: digest of each of its files
-      .tmp/                               unfinished files, gone once sealed
+STORE/
+  manifest.json                       what the store holds; see `manifest`
+  index.parquet                       one line an image: key, label, file, size, hash, validity
+  zarr.json                           the root group
+  targets/<name>/codes                [view, image, token, width] float16; chunk: one row; shard: a view of a block
+  targets/<name>/crc32c               [view, image] uint32: what each row's chunk must add up to
+  views/<field>                       [view, image, ...]; chunk: a view of a block
+  units/<block>.json                  the record of a finished unit: digest of each of its files
+  .tmp/                               unfinished files, gone once sealed
 """
 
 from dataclasses import dataclass

@@ -124,7 +124,9 @@ def read_manifest(store: Path) -> Manifest:
         content = json.loads(path.read_bytes())
         digest = content.pop("digest")
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreMismatch(f"There is no store at {store}: it has no {FILE_NAME}. Make one with `caev2 extract`.") from None
+        raise StoreMismatch(
+            f"There is no store at {store}: it has no {FILE_NAME}. Make one with `caev2 extract`."
+        ) from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise StoreCorrupt(f"{path} is damaged: it is not the JSON that was written. {_RECOVER}") from None
     if digest != fingerprint(content):
@@ -132,7 +134,9 @@ def read_manifest(store: Path) -> Manifest:
             f"{path} was changed after it was written: its digest is {fingerprint(content)}, it says {digest}. {_RECOVER}"
         )
     if content["format"] != FORMAT:
-        raise StoreMismatch(f"{store} has store format {content['format']}; this version of caev2 reads format {FORMAT}.")
+        raise StoreMismatch(
+            f"{store} has store format {content['format']}; this version of caev2 reads format {FORMAT}."
+        )
     return _manifest_of(content)
 
 
@@ -200,5 +204,3 @@ def check_target_name(name: str) -> str:
 def sealed(manifest: Manifest, root_digest: str, failures: tuple[tuple[str, str], ...]) -> Manifest:
     """The manifest of the finished store."""
     return dataclasses.replace(manifest, state="sealed", root_digest=root_digest, failures=failures)
-
-

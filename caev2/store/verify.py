@@ -129,5 +129,7 @@ def verify_images(store: Store, replay: ViewReplay, progress: Progress | None = 
             progress.advance(1)
     progress.finish()
     if replay.drifted is not None:
-        progress.warn(f"Another image decoder than at extraction: {replay.drifted!r} differs by less than half a grey level.")
+        progress.warn(
+            f"Another image decoder than at extraction: {replay.drifted!r} differs by less than half a grey level."
+        )
     return tuple(problems)

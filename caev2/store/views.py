@@ -102,14 +102,16 @@ def draw_view(settings: ViewSettings, key: str, index: int, image: Image.Image) 
     return View(box=(top, left, height, width), flip=flip, order=order, factors=factors, grey_mean=grey_mean)
 
 
-def _draw_jitter(
-    draws: Draws, strength: float | None
-) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+def _draw_jitter(draws: Draws, strength: float | None) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
     if strength is None:
         return (0, 1, 2), (1.0, 1.0, 1.0)
     first, second, third = draws.permutation(3).tolist()
     low, high = max(0.0, 1 - strength), 1 + strength
-    return (first, second, third), (draws.uniform(low, high), draws.uniform(low, high), draws.uniform(low, high))
+    return (first, second, third), (
+        draws.uniform(low, high),
+        draws.uniform(low, high),
+        draws.uniform(low, high),
+    )
 
 
 def draw_box(

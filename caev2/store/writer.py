@@ -122,7 +122,9 @@ class StoreWriter:
 
 def _refuse_foreign_folder(path: Path) -> None:
     """A store begins in a folder that is empty, or that a killed writer had just begun."""
-    if path.is_dir() and (others := {entry.name for entry in path.iterdir()} - {SCRATCH, "zarr.json", "targets", "views"}):
+    if path.is_dir() and (
+        others := {entry.name for entry in path.iterdir()} - {SCRATCH, "zarr.json", "targets", "views"}
+    ):
         raise OutputError(
             f"{path} is a folder that holds something else than a store ({sorted(others)[0]!r}). "
             "Give the path of a store, or one that does not exist yet."
@@ -185,7 +187,11 @@ class UnitWriter:
 
     def _add_view(self, view: int, rendered: RenderedView) -> None:
         values = {name: getattr(rendered.view, name) for name in rendered.view.__dataclass_fields__}
-        values |= {"crop_hash": hash_crop(rendered.crop), "thumbnail": shrink_crop(rendered.crop), "valid": True}
+        values |= {
+            "crop_hash": hash_crop(rendered.crop),
+            "thumbnail": shrink_crop(rendered.crop),
+            "valid": True,
+        }
         for name in VIEW_FIELDS:
             self._small[f"views/{name}", view][len(self._facts)] = values[name]
 

@@ -51,9 +51,7 @@ def sharded(shape: tuple[int, ...], dtype: str, block_images: int) -> bytes:
     return _encode(_array(shape, dtype, (1, block_images, *shape[2:]), [sharding]))
 
 
-def _array(
-    shape: tuple[int, ...], dtype: str, chunk: tuple[int, ...], codecs: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _array(shape: tuple[int, ...], dtype: str, chunk: tuple[int, ...], codecs: list[dict[str, Any]]) -> dict[str, Any]:
     fill = {"bool": False}.get(dtype, 0.0 if dtype.startswith("float") else 0)
     return {
         "zarr_format": 3,

@@ -23,9 +23,7 @@ def test_colour_photographs_are_those_that_scikit_image_loads(name):
     assert np.array_equal(photographs()[name], getattr(skimage.data, name)())
 
 
-@pytest.mark.parametrize(
-    ("name", "theirs"), [("hubble", "hubble_deep_field"), ("ihc", "immunohistochemistry")]
-)
+@pytest.mark.parametrize(("name", "theirs"), [("hubble", "hubble_deep_field"), ("ihc", "immunohistochemistry")])
 def test_shortened_names_mean_the_photographs_that_scikit_image_loads(name, theirs):
     assert np.array_equal(photographs()[name], getattr(skimage.data, theirs)())
 

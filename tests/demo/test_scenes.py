@@ -46,9 +46,7 @@ def colour_of(scene: Scene) -> tuple[int, int, int]:
 
 
 def test_every_glyph_belongs_to_one_split():
-    train, val = (
-        [glyph for glyphs in glyphs_of_split(split) for glyph in glyphs] for split in ("train", "val")
-    )
+    train, val = ([glyph for glyphs in glyphs_of_split(split) for glyph in glyphs] for split in ("train", "val"))
     assert (len(train), len(val)) == (1347, 450)
     assert sorted(train + val) == list(range(1797))
 
@@ -56,8 +54,7 @@ def test_every_glyph_belongs_to_one_split():
 def test_no_digit_was_scanned_twice_into_both_splits():
     cells = digit_glyphs()[0]
     train, val = (
-        {cells[glyph].tobytes() for glyphs in glyphs_of_split(split) for glyph in glyphs}
-        for split in ("train", "val")
+        {cells[glyph].tobytes() for glyphs in glyphs_of_split(split) for glyph in glyphs} for split in ("train", "val")
     )
     assert not train & val
 
@@ -130,9 +127,7 @@ def test_far_from_every_object_a_scene_is_its_ground(split, index):
     ground = np.asarray(Image.fromarray(crop).resize((64, 64), Image.Resampling.BILINEAR))
     x, y = plan.objects[-1].centre
     rows, columns = np.mgrid[:64, :64] + 0.5
-    far = (
-        np.hypot(columns - x, rows - y) > plan.objects[-1].side_px
-    )  # half a diagonal of ten cells, and shear
+    far = np.hypot(columns - x, rows - y) > plan.objects[-1].side_px  # half a diagonal of ten cells, and shear
     assert np.array_equal(paint_scene(plan).image[far], ground[far])
 
 
@@ -216,14 +211,10 @@ def test_written_trees_hold_the_drawn_pixels_under_their_class(tmp_path):
     assert write_scenes(tmp_path, "val", 12, seed=4, with_segmentation=True) == tmp_path
     scenes = [draw_scene(4, "val", index) for index in range(12)]
     files = [f"{scene.digit}/{index:06d}.png" for index, scene in enumerate(scenes)]
-    assert set(tree_bytes(tmp_path)) == {
-        f"{tree}/{file}" for tree in ("val", "segmentation/val") for file in files
-    }
+    assert set(tree_bytes(tmp_path)) == {f"{tree}/{file}" for tree in ("val", "segmentation/val") for file in files}
     for scene, file in zip(scenes, files, strict=True):
         assert np.array_equal(np.asarray(Image.open(tmp_path / "val" / file)), scene.image)
-        assert np.array_equal(
-            np.asarray(Image.open(tmp_path / "segmentation/val" / file)), scene.segmentation
-        )
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "segmentation/val" / file)), scene.segmentation)
 
 
 def test_an_interrupted_write_run_again_equals_an_uninterrupted_one(tmp_path):

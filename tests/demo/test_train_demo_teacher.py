@@ -82,9 +82,7 @@ def test_a_caption_is_true_of_a_scene_exactly_when_every_word_is(example):
     labels = torch.from_numpy(draws.integers(0, (3, 2, 2), (40, 3)))
     short = torch.from_numpy(draws.random(40) < 0.5)
     ids, true = example.write_captions(labels, short)
-    said = [
-        {example.WORDS[word] for word in row} - {"<pad>", "<end>", "a", "large", "on"} for row in ids.tolist()
-    ]
+    said = [{example.WORDS[word] for word in row} - {"<pad>", "<end>", "a", "large", "on"} for row in ids.tolist()]
     for scene, (digit, colour, ground) in enumerate(labels.tolist()):
         seen = {example.DIGIT_WORDS[digit], tuple(COLOURS)[colour], GROUNDS[ground]}
         assert true[scene].tolist() == [words <= seen for words in said]
@@ -119,9 +117,7 @@ def test_crops_keep_the_promised_share_of_a_scene_in_one_piece(example):
 
 def test_no_jitter_leaves_the_scene_as_it_is(example):
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        example.jitter_colours(images, 0.0, torch.Generator()), images, atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(example.jitter_colours(images, 0.0, torch.Generator()), images, atol=1e-6, rtol=0)
 
 
 @pytest.mark.slow

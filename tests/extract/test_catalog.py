@@ -28,9 +28,7 @@ def test_three_kinds_of_file_give_one_teacher(small_architecture, small_files):
 
 
 def test_a_description_holds_no_path(small_architecture, small_files):
-    described = str(
-        to_mapping(load_teacher(f"openclip:{small_architecture}@{small_files.torch}").description)
-    )
+    described = str(to_mapping(load_teacher(f"openclip:{small_architecture}@{small_files.torch}").description))
     assert f"openclip:{small_architecture}" in described
     assert "weights" not in described
     assert "/" not in described
@@ -70,9 +68,7 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest(name, message):
     ],
 )
 def test_quick_gelu_weights_in_an_exact_gelu_architecture_are_refused(name, right):
-    with pytest.raises(
-        ConfigError, match=f"trained with quick GELU, but .* computes exact GELU. Write {right}"
-    ):
+    with pytest.raises(ConfigError, match=f"trained with quick GELU, but .* computes exact GELU. Write {right}"):
         parse_name(name)
 
 
@@ -89,18 +85,14 @@ def test_every_published_tag_is_refused_exactly_where_open_clip_would_warn():
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "torch"])
-def test_a_file_that_shows_quick_gelu_is_refused_by_an_exact_architecture(
-    kind, small_architecture, small_files
-):
+def test_a_file_that_shows_quick_gelu_is_refused_by_an_exact_architecture(kind, small_architecture, small_files):
     exact = small_architecture.removesuffix("-quickgelu")
     path = getattr(small_files, kind)
     with pytest.raises(ConfigError, match=f"Write openclip:{small_architecture}@{path}"):
         load_teacher(f"openclip:{exact}@{path}")
 
 
-def test_an_archive_with_exact_gelu_is_refused_by_a_quick_architecture(
-    small_architecture, make_random_clip, tmp_path
-):
+def test_an_archive_with_exact_gelu_is_refused_by_a_quick_architecture(small_architecture, make_random_clip, tmp_path):
     exact = small_architecture.removesuffix("-quickgelu")
     model = open_clip.get_model_config(exact)
     make_random_clip.write_clip(make_random_clip.random_clip(model), tmp_path / "exact.pt")

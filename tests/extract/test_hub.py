@@ -94,7 +94,5 @@ def test_an_address_tells_the_sha256_of_the_file_it_leads_to():
 
 def test_weights_that_only_have_an_address_are_named_with_it(tmp_path):
     published = {"url": "http://127.0.0.1:9/clip.pt"}  # the discard port: refused at once
-    with pytest.raises(
-        TeacherError, match=r"refused.*`wget -O clip.pt http://127.0.0.1:9/clip.pt`; then name"
-    ):
+    with pytest.raises(TeacherError, match=r"refused.*`wget -O clip.pt http://127.0.0.1:9/clip.pt`; then name"):
         fetch_weights(published, architecture="A", tag="t", cache=tmp_path)

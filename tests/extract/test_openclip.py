@@ -33,9 +33,7 @@ def teacher(small_files):
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.randint(
-        0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
+    return torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +94,8 @@ def test_blocks_are_those_of_open_clip_counted_from_one(teacher, images, open_cl
         )
     found = teacher.tokens(images, ["block:1", "block:2"])
     for number in (1, 2):
-        patches, prefix = (
-            expected[key][number - 1] for key in ("image_intermediates", "image_intermediates_prefix")
-        )
-        torch.testing.assert_close(
-            found[f"block:{number}"], torch.cat([prefix, patches], dim=1), rtol=0, atol=1e-5
-        )
+        patches, prefix = (expected[key][number - 1] for key in ("image_intermediates", "image_intermediates_prefix"))
+        torch.testing.assert_close(found[f"block:{number}"], torch.cat([prefix, patches], dim=1), rtol=0, atol=1e-5)
 
 
 def test_taps_follow_from_each_other(teacher, images, open_clip_model):
@@ -109,9 +103,7 @@ def test_taps_follow_from_each_other(teacher, images, open_clip_model):
     with torch.no_grad():
         normed = open_clip_model.visual.ln_post(found["block:2"])
         torch.testing.assert_close(found["post_norm"], normed, rtol=0, atol=1e-5)
-        torch.testing.assert_close(
-            found["projected"], normed @ open_clip_model.visual.proj, rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(found["projected"], normed @ open_clip_model.visual.proj, rtol=0, atol=1e-5)
 
 
 def test_a_tap_alone_equals_the_tap_among_others(teacher, images):
@@ -165,9 +157,9 @@ def test_a_tower_with_layer_scale_computes_in_lower_precision(images, precision)
         tower = open_clip.model.CLIP(**{**SMALL, "vision_cfg": vision}).visual
     file = TowerFile(path=Path("memory"), weights=tower.state_dict(), quick_gelu=None)
     exact, lower = (
-        build_teacher(config(vision), file, name="small", device="cpu", precision=p).tokens(
-            images, ["projected"]
-        )["projected"]
+        build_teacher(config(vision), file, name="small", device="cpu", precision=p).tokens(images, ["projected"])[
+            "projected"
+        ]
         for p in ("fp32", precision)
     )
     assert (lower.float() - exact).norm() / exact.norm() < 3e-2
@@ -210,9 +202,7 @@ def test_a_position_table_of_no_square_grid_is_refused():
 def test_towers_without_tokens_of_their_own_are_refused(architecture, kind, small_files):
     model = open_clip.get_model_config(architecture)
     with pytest.raises(TeacherError, match=f"{architecture} is .*{kind}"):
-        build_teacher(
-            config(model["vision_cfg"]), read_tower(small_files.torch), name=architecture, device="cpu"
-        )
+        build_teacher(config(model["vision_cfg"]), read_tower(small_files.torch), name=architecture, device="cpu")
 
 
 @pytest.mark.parametrize(

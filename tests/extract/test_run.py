@@ -192,7 +192,9 @@ def test_the_plan_counts_what_the_store_then_holds(images, tmp_path):
     planned = plan(open_images(images), tmp_path / "store", EXTRACT, PatchMeans())
     assert (planned.images, planned.views, planned.rows) == (20, 2, 40)
     extract(images, tmp_path / "store", EXTRACT, teacher=PatchMeans())
-    shards = sum(path.stat().st_size for path in (tmp_path / "store/targets/projected/codes/c").rglob("*") if path.is_file())
+    shards = sum(
+        path.stat().st_size for path in (tmp_path / "store/targets/projected/codes/c").rglob("*") if path.is_file()
+    )
     target = 17 * 6 * 2
     assert shards == 40 * (target + 4) + 6 * (8 * 16 + 4)  # rows with checksums, six indices of eight chunks
 

@@ -62,9 +62,9 @@ def test_the_shipped_teacher_loads_and_tells_images_apart():
 def test_the_described_gelu_is_the_computed_one(write):
     images = torch.full((1, 64, 64, 3), 200, dtype=torch.uint8)
     quick, exact = (
-        load_teacher(write({"config": json.dumps({**CONFIG, "quick_gelu": quick})})).tokens(
-            images, ["projected"]
-        )["projected"]
+        load_teacher(write({"config": json.dumps({**CONFIG, "quick_gelu": quick})})).tokens(images, ["projected"])[
+            "projected"
+        ]
         for quick in (True, False)
     )
     assert (quick - exact).abs().max() > 1e-3

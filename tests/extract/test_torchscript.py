@@ -86,9 +86,7 @@ def test_the_canary_fires_where_nothing_guards_it(tmp_path):
     assert fires(pickle.dumps(Canary(canary)), canary)
 
 
-@pytest.mark.parametrize(
-    "module", ["__torch__os", "__torch", "_torch__.os", "torch", "torch.storage", "builtins"]
-)
+@pytest.mark.parametrize("module", ["__torch__os", "__torch", "_torch__.os", "torch", "torch.storage", "builtins"])
 @pytest.mark.parametrize("name", ["load", "eval", "system", "_load_from_bytes"])
 def test_no_name_but_the_listed_ones_is_looked_up(tmp_path, module, name):
     path = write_archive(tmp_path / "evil.pt", call(module, name, "1"))

@@ -155,9 +155,7 @@ def test_a_plain_pickle_runs_nothing(protocol, tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
-@pytest.mark.parametrize(
-    "content", [lambda evil: evil, lambda evil: {"visual.proj": evil}], ids=["root", "inside"]
-)
+@pytest.mark.parametrize("content", [lambda evil: evil, lambda evil: {"visual.proj": evil}], ids=["root", "inside"])
 def test_a_state_dict_with_a_call_in_it_runs_nothing(zipped, content, tmp_path):
     canary, path = tmp_path / "canary", tmp_path / "clip.pt"
     torch.save(content(Canary(canary)), path, _use_new_zipfile_serialization=zipped)

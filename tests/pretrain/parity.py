@@ -26,11 +26,7 @@ class Oracle:
     settings: ModelSettings
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]

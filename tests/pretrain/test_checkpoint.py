@@ -45,9 +45,7 @@ class Training:
         return self
 
     def save(self, folder: Path, step: int, keep_last: int = 3):
-        return save_checkpoint(
-            folder, self.model, self.optimizer, step=step, fingerprint="abc", keep_last=keep_last
-        )
+        return save_checkpoint(folder, self.model, self.optimizer, step=step, fingerprint="abc", keep_last=keep_last)
 
     def load(self, path: Path, fingerprint: str | None = "abc") -> int:
         return load_checkpoint(path, self.model, self.optimizer, fingerprint=fingerprint)
@@ -163,9 +161,7 @@ def test_a_checkpoint_of_other_sizes_names_the_first_tensor_and_both_shapes(tmp_
     path = Training().train(range(1)).save(tmp_path, 1).path
     wider = Training(dataclasses.replace(SETTINGS, width=16))
     before = wider.bits()
-    with pytest.raises(
-        CheckpointError, match=r"encoder.cls_token has shape \(1, 1, 8\), this one's \(1, 1, 16\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"encoder.cls_token has shape \(1, 1, 8\), this one's \(1, 1, 16\)"):
         wider.load(path)
     deeper = Training(dataclasses.replace(SETTINGS, depth=2))
     with pytest.raises(CheckpointError, match=r"encoder.blocks.1.\S+ has shape none, this one's \("):

@@ -11,9 +11,7 @@ DRAWS = 10_000
 def test_rates_rise_linearly_from_zero():
     """The published schedule: in the encoder, and in a regressor of four blocks and of one."""
     encoder = [block * 0.1 / 11 for block in range(12) for _ in range(2)]
-    assert branch_rates(SIZES["base"]) == pytest.approx(
-        [*encoder, 0, 0, 1 / 30, 1 / 30, 1 / 15, 1 / 15, 0.1, 0.1]
-    )
+    assert branch_rates(SIZES["base"]) == pytest.approx([*encoder, 0, 0, 1 / 30, 1 / 30, 1 / 15, 1 / 15, 0.1, 0.1])
     assert branch_rates(SIZES["tiny"]) == pytest.approx([*encoder, 0, 0])
 
 

@@ -33,9 +33,7 @@ def test_half_precision_targets_are_compared_in_float32():
 def test_kinds_of_tokens_are_told_apart_and_add_up():
     target = draw(2, 10, 8)
     predicted = target.clone().requires_grad_()
-    signs = torch.tensor(
-        [1.0] + [-1.0] * 3 + [0.0] * 6
-    )  # aligned class token, opposed visible, absent masked
+    signs = torch.tensor([1.0] + [-1.0] * 3 + [0.0] * 6)  # aligned class token, opposed visible, absent masked
     alignment = alignment_loss(predicted * signs[:, None], target, 3)
     found = [alignment.class_cosine, alignment.visible_cosine, alignment.masked_cosine]
     torch.testing.assert_close(torch.stack(found), torch.tensor([1.0, -1.0, 0.0]))

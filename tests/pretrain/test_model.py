@@ -42,9 +42,7 @@ def test_parameter_counts_are_the_published_ones(name, changes, encoder, regress
     width = model.settings.regressor_width
     unused_norm = 2 * width  # published, but no token passes it
     mask_token = width
-    counted = {
-        part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("head", "projection")
-    }
+    counted = {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("head", "projection")}
     assert counted == {"head": head, "projection": projection}
     assert sum(p.numel() for p in model.regressor.parameters()) - mask_token + unused_norm == regressor
     total = count_parameters(model, key_bias=False) + unused_norm
@@ -54,9 +52,7 @@ def test_parameter_counts_are_the_published_ones(name, changes, encoder, regress
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "total"), [("tiny", 5_670_080), ("small", 23_570_048), ("base", 114_420_992)]
-)
+@pytest.mark.parametrize(("name", "total"), [("tiny", 5_670_080), ("small", 23_570_048), ("base", 114_420_992)])
 def test_whole_models_have_the_published_size(name, total):
     model = sizes_on_paper(name)
     assert count_parameters(model, key_bias=False) + 2 * model.settings.regressor_width == total

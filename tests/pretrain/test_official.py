@@ -42,9 +42,7 @@ def state() -> dict[str, torch.Tensor]:
 
 def write(path, state, wrapper: str | None = "model", prefix: str = ""):
     named = {prefix + key: tensor for key, tensor in state.items()}
-    torch.save(
-        named if wrapper is None else {wrapper: named, "args": argparse.Namespace(seed=0), "epoch": 299}, path
-    )
+    torch.save(named if wrapper is None else {wrapper: named, "args": argparse.Namespace(seed=0), "epoch": 299}, path)
     return path
 
 

@@ -27,9 +27,7 @@ def aligned(model: nn.Module, oracle: Oracle, images: torch.Tensor, mask: torch.
 
 def test_predictions_and_loss_are_those_of_the_published_code(oracle):
     predicted, alignment = aligned(oracle.student(), oracle, oracle["input/images"], oracle["input/mask"])
-    torch.testing.assert_close(
-        functional.normalize(predicted, dim=-1), oracle["output/prediction"], atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(functional.normalize(predicted, dim=-1), oracle["output/prediction"], atol=1e-5, rtol=0)
     torch.testing.assert_close(alignment.loss[None], oracle["output/loss"], atol=1e-5, rtol=0)
 
 

@@ -161,9 +161,7 @@ def test_a_missing_image_is_refused_before_training(data, tmp_path):
 
 
 def test_losses_that_are_not_finite_stop_the_run_and_keep_the_batch(data, tmp_path):
-    recipe = override(
-        PRETRAIN, ["optimizer.lr=1e30", "optimizer.warmup_epochs=0.0", "optimizer.clip_norm=none"]
-    )
+    recipe = override(PRETRAIN, ["optimizer.lr=1e30", "optimizer.warmup_epochs=0.0", "optimizer.clip_norm=none"])
     with pytest.raises(TrainingDiverged, match="not finite in 3 steps in a row"):
         train(data, tmp_path / "run", recipe)
     saved = next((tmp_path / "run").glob("diverged-step-*.pt"))
@@ -177,9 +175,7 @@ def test_the_plan_says_what_the_run_then_does(data, tmp_path):
     assert (planned.steps, planned.steps_per_epoch, planned.resume_step) == (STEPS, 3, 0)
     train(data, tmp_path / "run", stop_after=4)
     assert plan(PRETRAIN, Store(data / "store"), tmp_path / "run").resume_step == 4
-    weights = {
-        name: t for name, t in last_weights(tmp_path / "run").items() if name.startswith("exp_avg/")
-    }
+    weights = {name: t for name, t in last_weights(tmp_path / "run").items() if name.startswith("exp_avg/")}
     assert planned.parameters == sum(tensor.numel() for tensor in weights.values())
 
 

@@ -32,9 +32,7 @@ def test_it_rises_to_the_peak_and_falls_to_the_minimum(warmup, rest):
     assert schedule.lr_at(warmup + rest + 5) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(
-    "change", [{"warmup_steps": 11}, {"warmup_steps": -1}, {"min_lr": 2.0}, {"min_lr": -1.0}]
-)
+@pytest.mark.parametrize("change", [{"warmup_steps": 11}, {"warmup_steps": -1}, {"min_lr": 2.0}, {"min_lr": -1.0}])
 def test_schedules_that_contradict_themselves_are_refused(change):
     settings = {"peak_lr": 1.0, "min_lr": 0.1, "warmup_steps": 2, "total_steps": 10}
     with pytest.raises(ConfigError):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
-from tests.store.made_up import BLOCK, DAMAGED, IMAGES, VIEWS
 
 from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
-from caev2.store.layout import chunk_path, VIEW_FIELDS, shard_path, unit_path
+from caev2.store.decode import decode_rgb
+from caev2.store.layout import VIEW_FIELDS, chunk_path, shard_path, unit_path
 from caev2.store.reader import Store
 from caev2.store.verify import verify_store
 from caev2.store.views import hash_crop, render_view
-from caev2.store.decode import decode_rgb
+from tests.store.made_up import BLOCK, DAMAGED, IMAGES, VIEWS
 
 VALID = [number for number in range(IMAGES) if number != DAMAGED]
 
@@ -77,8 +77,9 @@ def test_no_store_at_the_path_is_said(tmp_path):
 
 
 def test_an_unsealed_store_is_refused_unless_asked_for(store_path):
-    from caev2.store.manifest import FILE_NAME, read_manifest
     import dataclasses
+
+    from caev2.store.manifest import FILE_NAME, read_manifest
 
     manifest = dataclasses.replace(read_manifest(store_path), state="building", root_digest=None)
     (store_path / FILE_NAME).write_bytes(manifest.to_bytes())

@@ -1,0 +1,147 @@
+"""A killed extraction costs at most the unit it was in: SIGKILL anywhere, and the same command ends in the same bytes."""
+
+import dataclasses
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from caev2.extract.run import extract
+from caev2.store import disk
+from tests.made_up import EXTRACT, PatchMeans, make_photographs
+
+RECIPE = dataclasses.replace(EXTRACT, block_images=32)
+IMAGES, VIEWS = 1300, 2
+UNITS = 41  # the last one is short
+KILLS_IN_UNITS = 21
+FILES_OF_A_UNIT = 2 * (1 + 9)  # for each view: a shard, eight view fields, the checksums
+
+# where a process kills itself: (what it counts, how many it lets pass)
+SEAL = [("index", 0), ("index", 1), ("manifest", 0), ("manifest", 1)]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Deadly(PatchMeans):
+    """A teacher whose process is killed in its batch number `batches`."""
+
+    def __init__(self, calls: Path, batches: int):
+        super().__init__(calls)
+        self._left = batches
+
+    def tokens(self, images, taps):
+        self._left -= 1
+        if self._left < 0:
+            die()
+        return super().tokens(images, taps)
+
+
+def deadly_replace(kind: str, count: int):
+    """`os.replace` that kills before the move number `count` of a kind; of the last move, right after it."""
+    left = count
+
+    def replace(temporary, final):
+        nonlocal left
+        name = Path(final).name
+        matches = {"index": name == "index.parquet", "manifest": name == "manifest.json"}.get(kind, kind == "move")
+        if matches:
+            left -= 1
+            if left < 0:
+                die()
+        os.rename(temporary, final)
+        if matches and kind in ("index", "manifest") and left == 0:
+            die()
+
+    return replace
+
+
+def run_until_killed(images: Path, store: Path, calls: Path, kind: str, count: int) -> None:
+    """The body of a process that will not return, unless its work ends before."""
+    teacher = PatchMeans(calls)
+    if kind == "batch":
+        teacher = Deadly(calls, count)
+    else:
+        disk.os = Replaced(deadly_replace(kind, count))
+    extract(images, store, RECIPE, teacher=teacher)
+
+
+class Replaced:
+    """The module `os` with another `replace`."""
+
+    def __init__(self, replace):
+        self.replace = replace
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+def kill_once(*arguments) -> bool:
+    """Whether the process was killed, rather than ending."""
+    process = multiprocessing.get_context("fork").Process(target=run_until_killed, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+    return process.exitcode == -signal.SIGKILL
+
+
+def files_of(store: Path) -> dict[str, bytes]:
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def rows_computed(calls: Path) -> int:
+    return sum(map(int, calls.read_text().split()))
+
+
+def units_done(store: Path) -> int:
+    return len(list((store / "units").glob("*.json"))) if (store / "units").is_dir() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_store_that_was_killed_again_and_again_has_the_bytes_of_an_undisturbed_one(tmp_path):
+    images = make_photographs(tmp_path / "images", IMAGES)
+    whole_calls, calls, store = tmp_path / "whole-calls", tmp_path / "calls", tmp_path / "store"
+    extract(images, tmp_path / "whole", RECIPE, teacher=PatchMeans(whole_calls))
+    assert units_done(tmp_path / "whole") == UNITS
+    assert rows_computed(whole_calls) == IMAGES * VIEWS
+
+    kills = 0
+    for array in (0, 5, 12):  # while the store is being made: the metadata of arrays, then the manifest
+        assert kill_once(images, store, calls, "move", array)
+        kills += 1
+    assert kill_once(images, store, calls, "manifest", 0)
+    assert kill_once(images, store, calls, "manifest", 1)
+    kills += 2
+
+    chance, killed_in, in_moves = random.Random(0), set(), 0
+    for number in range(KILLS_IN_UNITS):
+        finished = 0 if number == 0 else 1  # redo the unit of the last kill, then die in the next
+        if number % 3 == 0:
+            kind, per_unit = "move", FILES_OF_A_UNIT + 1  # and the record of the unit
+            in_moves += 1
+        else:
+            kind, per_unit = "batch", RECIPE.block_images * VIEWS // RECIPE.teacher_batch
+        assert kill_once(images, store, calls, kind, finished * per_unit + chance.randrange(per_unit))
+        kills += 1
+        killed_in.add(units_done(store))
+    assert len(killed_in) == KILLS_IN_UNITS
+    assert in_moves >= 5
+
+    for kind, count in SEAL:
+        assert kill_once(images, store, calls, kind, count), (kind, count)
+        kills += 1
+
+    sealed_by_a_killed_process = rows_computed(calls)
+    result = extract(images, store, RECIPE, teacher=PatchMeans(calls))
+    assert result.rows_computed == 0  # a resume after the seal computes none
+    assert rows_computed(calls) == sealed_by_a_killed_process
+    assert rows_computed(calls) <= IMAGES * VIEWS + kills * RECIPE.block_images * VIEWS
+    there, wanted = files_of(store), files_of(tmp_path / "whole")
+    # a process killed right after the seal leaves its scratch folder, which holds nothing that counts
+    assert {path: data for path, data in there.items() if not path.startswith(".tmp/")} == wanted
+    assert not [path for path in there if path.startswith(".tmp/")]
