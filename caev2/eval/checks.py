@@ -20,8 +20,9 @@ def check_finite(features: Float[Tensor, "image width"], what: str) -> None:
     if broken.any():
         first = int(broken.nonzero()[0])
         raise CheckpointError(
-            f"The {what} features of {int(broken.sum())} of {len(features)} images are not finite, the first of "
-            f"them of image number {first}. The encoder that computed them is broken: probe an earlier checkpoint."
+            f"The {what} features of {int(broken.sum())} of {len(features)} images are not finite, "
+            f"first those of image number {first}. The encoder that computed them is broken: probe an earlier "
+            "checkpoint."
         )
 
 

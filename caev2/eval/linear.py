@@ -25,7 +25,7 @@ WEIGHT_DECAYS = tuple(10 ** (half / 2) for half in range(4, -13, -1))
 
 _VARIANCE_FLOOR = 1e-6  # the published probe's BatchNorm eps
 _PATIENCE = 2
-_SEARCH_TOLERANCE = 3e-3  # of heads that are only compared; a tighter one changes held-out answers by a few in 1,000
+_SEARCH_TOLERANCE = 3e-3  # of heads that are only compared; a tighter one changes few held-out answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

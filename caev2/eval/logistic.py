@@ -139,7 +139,7 @@ class _Problem:
         decay_curvature: float,
         start_slope: float,
     ) -> float:
-        """How far to go along a direction: Newton's method on a convex function of one number, in its bracket.
+        """How far to go along a direction: Newton's method on a convex function, kept in its bracket.
 
         Needs no pass over the features, for logits are linear along a line.
         """

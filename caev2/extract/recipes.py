@@ -60,6 +60,7 @@ DEMO = ExtractRecipe(
     view_count=2,
     teacher="demo",
     teacher_batch=64,
+    workers=0,  # on two cores: 565 rows/s against 461 with two workers
 )
 """The built-in scenes: digits must not be mirrored, and small crops would cut them off."""
 

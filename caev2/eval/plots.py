@@ -1,0 +1,102 @@
+"""Pictures of runs: curves, grids of images, accuracies. PNG files, made without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from caev2.errors import ConfigError
+from caev2.eval.interval import Accuracy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours: told apart by everybody
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
+_KIND_COLOURS = {"knn": _BLUE, "linear": _ORANGE}
+_DPI = 150
+
+
+def _new_figure(width_inches: float, height_inches: float) -> "Figure":
+    """A figure of its own: no global state, no window."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError('Pictures need matplotlib. Run: pip install "caev2[plots]"') from None
+    return Figure(figsize=(width_inches, height_inches), dpi=_DPI, layout="constrained")
+
+
+def _undress(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """The loss, and the cosine of each kind of token, over the steps of a run's log."""
+    figure = _new_figure(9, 3.6)
+    loss, cosine = figure.subplots(1, 2)
+    steps = [record["step"] for record in records]
+    loss.plot(steps, [record["loss"] for record in records], color=_GREY, linewidth=1.5)
+    loss.set(xlabel="step", title="loss: mean of 1 − cosine over all tokens")
+    loss.set_ylim(bottom=0)
+    for kind, colour in (("class", _GREEN), ("visible", _BLUE), ("masked", _ORANGE)):
+        values = [record[f"cosine_{kind}"] for record in records]
+        cosine.plot(steps, values, color=colour, linewidth=1.5, label=f"{kind} {values[-1]:.3f}" if values else kind)
+    cosine.set(xlabel="step", title="cosine to the teacher's latents")
+    cosine.set_ylim(top=1)
+    cosine.legend(frameon=False, loc="lower right", title="token, at the end")
+    for axes in (loss, cosine):
+        _undress(axes)
+    figure.savefig(path)
+    return path
+
+
+def plot_grid(
+    columns: Mapping[str, UInt8[np.ndarray, "image height width 3"]], rows: Sequence[str], path: Path
+) -> Path:
+    """Images side by side: a line for each of `rows`, a column for each of `columns`; patches stay squares."""
+    figure = _new_figure(1.7 * len(columns) + 0.9, 1.7 * len(rows) + 0.35)
+    places = figure.subplots(len(rows), len(columns), squeeze=False)
+    for column, (title, images) in enumerate(columns.items()):
+        for row, image in enumerate(images):
+            axes = places[row, column]
+            axes.imshow(image, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if row == 0:
+                axes.set_title(title, fontsize=11)
+            if column == 0:
+                axes.set_ylabel(rows[row], fontsize=11, rotation=0, ha="right", va="center", labelpad=8)
+    figure.savefig(path)
+    return path
+
+
+def plot_accuracy(accuracy: Mapping[str, Mapping[str, Accuracy]], path: Path) -> Path:
+    """Bars with 95 % intervals: a group for each subject, a bar for each kind of probe."""
+    figure = _new_figure(7, 3.8)
+    axes = figure.subplots()
+    subjects = list(accuracy)
+    kinds = list(next(iter(accuracy.values())))
+    width = 0.8 / len(kinds)
+    for place, kind in enumerate(kinds):
+        found = [accuracy[subject][kind] for subject in subjects]
+        centres = np.arange(len(subjects)) + (place - (len(kinds) - 1) / 2) * width
+        values = [100 * one.value for one in found]
+        reach = [[100 * (one.value - one.low) for one in found], [100 * (one.high - one.value) for one in found]]
+        colour = _KIND_COLOURS.get(kind, _GREEN)
+        axes.bar(centres, values, width * 0.94, color=colour, label=kind, yerr=reach, ecolor="#333333", capsize=2)
+        for centre, value in zip(centres, values, strict=True):
+            axes.annotate(
+                f"{value:.1f}", (centre, value), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=9
+            )
+    axes.set_xticks(range(len(subjects)), subjects)
+    axes.set(ylabel="accuracy %", ylim=(0, 105), title="Frozen features, 95 % intervals")
+    axes.legend(frameon=False, loc="upper left")
+    axes.tick_params(axis="x", length=0)
+    _undress(axes)
+    figure.savefig(path)
+    return path
