@@ -89,12 +89,11 @@ def plot_accuracy(accuracy: Mapping[str, Mapping[str, Accuracy]], path: Path) ->
         reach = [[100 * (one.value - one.low) for one in found], [100 * (one.high - one.value) for one in found]]
         colour = _KIND_COLOURS.get(kind, _GREEN)
         axes.bar(centres, values, width * 0.94, color=colour, label=kind, yerr=reach, ecolor="#333333", capsize=2)
-        for centre, value in zip(centres, values, strict=True):
-            axes.annotate(
-                f"{value:.1f}", (centre, value), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=9
-            )
+        for centre, value, one in zip(centres, values, found, strict=True):
+            above = (centre, 100 * one.high)
+            axes.annotate(f"{value:.1f}", above, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
     axes.set_xticks(range(len(subjects)), subjects)
-    axes.set(ylabel="accuracy %", ylim=(0, 105), title="Frozen features, 95 % intervals")
+    axes.set(ylabel="accuracy %", ylim=(0, 108), title="Frozen features, 95 % intervals")
     axes.legend(frameon=False, loc="upper left")
     axes.tick_params(axis="x", length=0)
     _undress(axes)
