@@ -320,8 +320,8 @@ def probe(
     given = [*run, *(choice for choice in (random_init, teacher, pixels) if choice is not None)]
     if len(given) != 1:
         raise ConfigError(
-            f"Name one thing to probe and the images, not {len(given)}: `caev2 probe RUN IMAGES`, or --random-init RECIPE, "
-            "--teacher NAME or --pixels SIZE in place of RUN."
+            f"Name one thing to probe and the images, not {len(given)}: `caev2 probe RUN IMAGES`, or --random-init "
+            "RECIPE, --teacher NAME or --pixels SIZE in place of RUN."
         )
     subject = run[0] if run else None
     where = _device(device)

@@ -1,93 +1,180 @@
-"""What people see of a command: progress bars, tables, sizes in words."""
+"""What people see of a command: progress lines, tables, sizes in words."""
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, RenderableType
+from rich.progress import Progress, Task
 from rich.table import Table
+from rich.text import Text
+
+PLAIN_SECONDS = 30.0
+"""Between two lines about slow work, where there is no terminal to draw on; each tenth of the work is told as well."""
+_PLAIN_LEAST_SECONDS = 1.0  # work of a moment writes one line, not ten
+_BAR_WIDTHS = (8, 24)  # columns: a narrower bar says nothing, a wider one nothing more
 
 
 class Bars:
-    """Progress bars on standard error, with rate, time left and the latest figures.
+    """Progress on standard error: what, how much of it, rate, time left and the latest figures.
+
+    On a terminal that is one line, redrawn, and never wider than the terminal. Elsewhere, as in the log of a batch
+    job, it is a plain line now and then.
 
     Args:
         quiet: Only warnings are shown.
+        console: Where to; none: standard error.
+        clock: Seconds since any moment.
     """
 
-    def __init__(self, quiet: bool = False):
-        self._console = Console(stderr=True)
-        self._quiet = quiet
-        self._bars: Progress | None = None
-        self._task: TaskID | None = None
+    def __init__(
+        self, quiet: bool = False, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ):
+        self._console = console or Console(stderr=True)
+        self._quiet, self._clock = quiet, clock
+        self._line: _Line | None = None
+        self._told_tenth, self._told_at = 0, 0.0  # of the last plain line
+        self._told_completed: float | None = None
+        self._warned: set[str] = set()
 
     def start(self, what: str, total: int, done: int = 0) -> None:
-        """Show a new bar."""
+        """Begin a new line; one that was left open ends as it stands."""
+        self.finish()
         if self._quiet:
             return
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+        self._line = _Line(
             console=self._console,
             refresh_per_second=2,
+            get_time=self._clock,
+            disable=not self._console.is_terminal,
         )
-        self._bars.start()
-        self._task = self._bars.add_task(what, total=total, completed=done, rate="", figures="")
+        self._line.start()
+        self._line.add_task(what, total=total, completed=done, figures={})
+        self._told_tenth, self._told_at = 10 * done // max(total, 1), self._clock()
+        self._told_completed = None
 
     def advance(self, items: int, **figures: float | int) -> None:
-        """Move the bar; show the figures until newer ones come."""
-        if self._bars is None or self._task is None:
+        """Count items; show the figures until newer ones come."""
+        if self._line is None:
             return
-        fields: dict[str, str] = {}
-        if figures:
-            fields["figures"] = "  ".join(f"{_short(name)} {_number(value)}" for name, value in figures.items())
-        task = self._bars.tasks[0]
-        if task.speed:
-            fields["rate"] = f"{task.speed:,.1f}/s"
-        self._bars.update(self._task, advance=items, **fields)
+        self._line.move(items, figures)
+        if self._line.disable:
+            self._tell_now_and_then(self._line.tasks[0])
+
+    def _tell_now_and_then(self, task: Task) -> None:
+        waited, tenth = self._clock() - self._told_at, int(10 * task.completed // max(task.total or 0, 1))
+        if waited >= PLAIN_SECONDS or (tenth > self._told_tenth and waited >= _PLAIN_LEAST_SECONDS):
+            self._tell(task)
+            self._told_tenth, self._told_at = tenth, self._clock()
+
+    def _tell(self, task: Task) -> None:
+        self._told_completed = task.completed
+        self._console.print(Text(": ".join((task.description, ", ".join(_parts(task))))), soft_wrap=True)
 
     def finish(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars, self._task = None, None
+        """Leave the line as it stands."""
+        if self._line is None:
+            return
+        self._line.stop()
+        if self._line.disable and self._told_completed != self._line.tasks[0].completed:
+            self._tell(self._line.tasks[0])
+        self._line = None
 
     def warn(self, message: str) -> None:
-        """Print a warning above the bar, the same one only once."""
+        """Print a warning above the line, the same one only once."""
         if message not in self._warned:
             self._warned.add(message)
-            self._console.print(f"[yellow]warning:[/] {message}")
-
-    _warned: set[str] = set()  # noqa: RUF012 - one process, one terminal
+            self._console.print(Text.assemble(("warning:", "yellow"), " ", message), soft_wrap=True)
 
 
-def _short(name: str) -> str:
-    return {
-        "cosine_class": "class",
-        "cosine_visible": "visible",
-        "cosine_masked": "masked",
-        "images_per_s": "img/s",
-    }.get(name, name)
+class _Line(Progress):
+    """One task in one line, composed by hand: a table of columns squeezes all of them where space is short."""
+
+    def move(self, items: int, figures: Mapping[str, float | int]) -> None:
+        """Count items and take newer figures."""
+        fields: dict[str, Any] = {"figures": figures} if figures else {}
+        self.update(self.tasks[0].id, advance=items, **fields)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The line, as wide as the terminal allows."""
+        for task in self.tasks:
+            yield Text(compose_line(task.description, _parts(task), _share(task), self.console.width), no_wrap=True)
 
 
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+def _share(task: Task) -> float | int:
+    return min(1.0, task.completed / task.total) if task.total else 1.0
+
+
+def _parts(task: Task) -> list[str]:
+    """What there is to say of a task, the most telling first."""
+    total = f"{int(task.total or 0):,}"
+    figures = (f"{_NAMES.get(name, name)} {_number(value)}" for name, value in task.fields["figures"].items())
+    rate = task.finished_speed or task.speed
+    if task.finished:
+        clock = f"took {_duration(task.finished_time or 0)}"
+    else:
+        clock = f"eta {'-:--:--' if task.time_remaining is None else _duration(task.time_remaining)}"
+    return [
+        f"{f'{int(task.completed):,}':>{len(total)}}/{total}",
+        _percent(task),
+        *([_rate(rate)] if rate else []),
+        clock,
+        *figures,
+    ]
+
+
+def compose_line(what: str, parts: Sequence[str], share: float | int, width: int) -> str:
+    """The name of some work, a bar, and as many of the parts, in their order, as fit.
+
+    Args:
+        what: Name of the work.
+        parts: What there is to say, the most telling first.
+        share: How much of the work is done, 0 to 1.
+        width: Columns of the terminal.
+    """
+    space, least = width - 1, _BAR_WIDTHS[0] + 1  # the last column stays free: some terminals wrap after it
+    shown = [what]
+    for part in parts:
+        if len("  ".join([*shown, part])) > space:
+            break
+        shown.append(part)
+    left = space - len("  ".join(shown)) - 2
+    if left < least:
+        return "  ".join(shown)[:width]
+    columns = min(left, _BAR_WIDTHS[1])
+    full = round(share * columns)
+    return "  ".join([what, "━" * full + "╌" * (columns - full), *shown[1:]])
+
+
+_NAMES = {
+    "cosine_class": "cos class",
+    "cosine_visible": "cos visible",
+    "cosine_masked": "cos masked",
+    "images_per_s": "images/s",
+}
+
+
+def _number(value: float | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _percent(task: Task) -> str:
+    """Rounded down: 100 % is the end; of long work with a decimal."""
+    thousandths = int(1000 * _share(task))
+    return f"{thousandths / 10:.1f} %" if (task.total or 0) >= 1000 else f"{thousandths // 10} %"
+
+
+def _rate(items_per_s: float | int) -> str:
+    if items_per_s < 1:
+        return f"{1 / items_per_s:.1f} s each"
+    return f"{items_per_s:,.1f}/s" if items_per_s < 100 else f"{items_per_s:,.0f}/s"
+
+
+def _duration(seconds: float | int) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def print_json(result: Any) -> None:
@@ -95,7 +182,7 @@ def print_json(result: Any) -> None:
     print(json.dumps(result, default=str, ensure_ascii=False))
 
 
-def print_facts(title: str, facts: dict[str, Any]) -> None:
+def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     """A titled list of names and values on standard output."""
     print(title)
     width = max(len(name) for name in facts)
@@ -116,8 +203,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def say_bytes(count: int) -> str:
     """A size in words, in powers of ten."""
     size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
-    raise AssertionError("unreachable")
+    return f"{size:.1f} TB"

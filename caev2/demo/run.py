@@ -101,7 +101,8 @@ def _require_extras() -> None:
     missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f'The demo needs packages that are not installed ({", ".join(missing)}). Run: pip install "caev2[demo,plots]"'
+            f"The demo needs packages that are not installed ({', '.join(missing)}). "
+            'Run: pip install "caev2[demo,plots]"'
         )
 
 

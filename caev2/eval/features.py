@@ -64,8 +64,8 @@ class _Crops(Dataset):
             return torch.from_numpy(evaluation_crop(self._source.read(image), self._size_px, self._resize_px))
         except ImageUndecodable as problem:
             raise SourceError(
-                f"{self._source.root / self._source.paths[image]} cannot be decoded: {problem}. Every image of an evaluation "
-                "counts; repair or remove it."
+                f"{self._source.root / self._source.paths[image]} cannot be decoded: {problem}. Every image of an "
+                "evaluation counts; repair or remove it."
             ) from None
 
     def __len__(self) -> int:

@@ -101,8 +101,8 @@ def open_splits(images: Path) -> tuple[ImageSource, ImageSource]:
     if train.classes != val.classes:
         only = sorted(set(train.classes) ^ set(val.classes))
         raise SourceError(
-            f"{images}: train has {len(train.classes)} classes and val {len(val.classes)}; {only[0]!r} is in one of them only. "
-            "Give both the same folders."
+            f"{images}: train has {len(train.classes)} classes and val {len(val.classes)}; {only[0]!r} is in one of "
+            "them only. Give both the same folders."
         )
     return train, val
 

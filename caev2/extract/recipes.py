@@ -6,11 +6,10 @@ The recipes are called like those of pre-training: `tiny-300e` here makes the st
 from dataclasses import dataclass, field
 
 from caev2.errors import ConfigError
+from caev2.extract.names import DEFAULT_TEACHER
 from caev2.extract.teacher import Precision
 from caev2.recipe import speed
 from caev2.store.views import ViewSettings
-
-OPENAI_CLIP = "openclip:ViT-B-16-quickgelu/openai"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +19,8 @@ class ExtractRecipe:
     views: ViewSettings = field(default_factory=ViewSettings)
     """How the crops are drawn."""
     view_count: int = 4
-    """Views of each image. The published code draws a new one every epoch; a store has a fixed number to choose from."""
-    teacher: str = OPENAI_CLIP
+    """Views of each image. The published code draws a new one every epoch; a store has a fixed number."""
+    teacher: str = DEFAULT_TEACHER
     """Name of the teacher; `caev2 teachers` lists them."""
     taps: tuple[str, ...] = ("projected",)
     """Where latents are taken; each becomes a target of that name."""
@@ -52,8 +51,8 @@ class ExtractRecipe:
 
 
 PUBLISHED = ExtractRecipe()
-"""Crops and jitter as published (2211.09799, reference scripts). Four views are our choice: ImageNet-1k then takes 1.03 TB
-in float16."""
+"""Crops and jitter as published (2211.09799, reference scripts). Four views are our choice: ImageNet-1k then takes
+1.03 TB in float16."""
 
 DEMO = ExtractRecipe(
     views=ViewSettings(size_px=64, scale=(0.6, 1.0), jitter=0.3, flip=0.0),

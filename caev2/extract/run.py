@@ -158,8 +158,8 @@ _VIEW_BYTES = 680  # parameters, thumbnail, checksums and index entry of a row
 def _refuse_too_large(wanted: ExtractPlan) -> None:
     if wanted.bytes > wanted.free_bytes:
         raise OutputError(
-            f"The store would take {wanted.bytes / 1e9:.1f} GB, and {wanted.free_bytes / 1e9:.1f} GB are free. Make space, "
-            "choose another disk, or take fewer views with --views."
+            f"The store would take {wanted.bytes / 1e9:.1f} GB, and {wanted.free_bytes / 1e9:.1f} GB are free. Make "
+            "space, choose another disk, or take fewer views with --views."
         )
 
 
@@ -221,6 +221,6 @@ def _refuse_too_many(failed: list[tuple[str, str]], images: int, share: float) -
     if len(failed) > share * images:
         listed = "; ".join(f"{key}: {reason}" for key, reason in failed[:3])
         raise SourceError(
-            f"{len(failed)} of {images} images cannot be used, more than the allowed share of {share:g}. The first: {listed}. "
-            "Repair or remove them, or allow more with --set max_failed=0.5."
+            f"{len(failed)} of {images} images cannot be used, more than the allowed share of {share:g}. The first: "
+            f"{listed}. Repair or remove them, or allow more with --set max_failed=0.5."
         )

@@ -3,9 +3,10 @@
 A worker prepares whole steps. Nothing depends on what came before, so a run resumes from a step number.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -53,10 +54,11 @@ class Batch:
     def to(self, device: str) -> "Batch":
         """The same batch with its tensors on a device."""
         moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+            name: value.to(device, non_blocking=True)
+            for name in self.__dataclass_fields__
+            if isinstance(value := getattr(self, name), Tensor)
         }
-        return Batch(**moved)
+        return dataclasses.replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,5 +109,5 @@ def load_batches(batches: StepBatches, steps: range, workers: int, pin_memory: b
     )
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch

@@ -1,7 +1,6 @@
 """The log of a run: one JSON object a line, for every so many steps."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ class Log:
         kept = [record for record in read_log(run) if record["step"] < from_step]
         path, fresh = run / FILE_NAME, run / f".{FILE_NAME}"
         fresh.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(fresh, path)
+        fresh.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:

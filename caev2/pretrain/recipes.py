@@ -81,7 +81,8 @@ class PretrainRecipe:
 
 
 TINY_300E = PretrainRecipe(model=SIZES["tiny"], mask=MaskSettings(count=30))
-"""CAE v2 tiny, 300 epochs (2211.09799). 3.2 GMAC an image and step, 5.7 M parameters. The published script: 8 GPUs × 256."""
+"""CAE v2 tiny, 300 epochs (2211.09799). 3.2 GMAC an image and step, 5.7 M parameters. The published script: 8 GPUs of
+256 images each."""
 
 SMALL_300E = PretrainRecipe(model=SIZES["small"], mask=MaskSettings(count=49))
 """CAE v2 small, 300 epochs (2211.09799). 10.7 GMAC an image and step, 23.6 M parameters."""

@@ -31,8 +31,8 @@ MAX_SKIPPED = 3
 """Steps in a row without a finite loss and gradient after which a run stops."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to leave, and did so in order
-    """The run was asked to leave, saved a checkpoint and left."""
+class Interrupted(Exception):
+    """The run was asked to leave, saved a checkpoint and left: no error, it did so in order."""
 
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"Stopped at step {step}; a checkpoint was saved. The same command goes on from there.")
@@ -147,8 +147,8 @@ def fit_recipe(recipe: PretrainRecipe, store: Store) -> PretrainRecipe:
     target = spec.targets[store.target(recipe.target)]
     if spec.views.size_px != recipe.model.image_px:
         raise StoreMismatch(
-            f"{store.path} holds views of {spec.views.size_px} pixels, the recipe's student takes {recipe.model.image_px}. "
-            f"Choose another recipe, or --set model.image_px={spec.views.size_px}."
+            f"{store.path} holds views of {spec.views.size_px} pixels, the recipe's student takes "
+            f"{recipe.model.image_px}. Choose another recipe, or --set model.image_px={spec.views.size_px}."
         )
     if target.tokens != recipe.model.patches + 1:
         raise StoreMismatch(
@@ -316,8 +316,8 @@ def _describe(batch: Batch, figures: StepFigures, lr: float) -> dict[str, float 
 def _tell(progress: Progress, batch: Batch, record: dict) -> None:
     if batch.drifted is not None:
         progress.warn(
-            f"Another image decoder than at extraction: the pixels of {batch.drifted!r} differ by less than half a grey level. "
-            "Training goes on; stored crops would end the question."
+            f"Another image decoder than at extraction: the pixels of {batch.drifted!r} differ by less than half a "
+            "grey level. Training goes on; stored crops would end the question."
         )
     shown = ("loss", "cosine_class", "cosine_visible", "cosine_masked", "images_per_s")
     progress.advance(0, epoch=batch.epoch, **{name: record[name] for name in shown})
@@ -330,8 +330,9 @@ def _diverged(run: Path, batch: Batch) -> TrainingDiverged:
         path,
     )
     return TrainingDiverged(
-        f"{run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step {batch.step}. The last batch is "
-        f"in {path}; the last checkpoint is untouched. Lower optimizer.lr, or train in fp32 with --set precision=fp32."
+        f"{run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step {batch.step}. The last "
+        f"batch is in {path}; the last checkpoint is untouched. Lower optimizer.lr, or train in fp32 with --set "
+        "precision=fp32."
     )
 
 

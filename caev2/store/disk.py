@@ -26,7 +26,7 @@ def writing(place: Path) -> Iterator[None]:
 def replace_file(temporary: Path, final: Path) -> None:
     """Move a finished, flushed file to its place, durably."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary, final)
+    os.replace(temporary, final)  # noqa: PTH105 - looked up in `os` so that a test can stop a writer right here
     flush_folder(final.parent)
 
 

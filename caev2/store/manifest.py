@@ -131,7 +131,8 @@ def read_manifest(store: Path) -> Manifest:
         raise StoreCorrupt(f"{path} is damaged: it is not the JSON that was written. {_RECOVER}") from None
     if digest != fingerprint(content):
         raise StoreCorrupt(
-            f"{path} was changed after it was written: its digest is {fingerprint(content)}, it says {digest}. {_RECOVER}"
+            f"{path} was changed after it was written: its digest is {fingerprint(content)}, it says {digest}. "
+            f"{_RECOVER}"
         )
     if content["format"] != FORMAT:
         raise StoreMismatch(

@@ -49,8 +49,8 @@ class Store:
         self.manifest: Manifest = read_manifest(self.path)
         if self.manifest.state != "sealed" and not allow_unsealed:
             raise StoreIncomplete(
-                f"{self.path} is not sealed: its extraction did not finish. Run the same `caev2 extract` again; it goes on "
-                "where it stopped."
+                f"{self.path} is not sealed: its extraction did not finish. Run the same `caev2 extract` again; it "
+                "goes on where it stopped."
             )
         self._descriptors: dict[tuple[str, int, int], int] = {}
         self._blocks: dict[tuple[str, int, int], np.ndarray] = {}
@@ -123,13 +123,13 @@ class Store:
         block, local = divmod(image, self.manifest.spec.block_images)
         checksum = bytearray(CRC_BYTES)
         descriptor = self._shard(target, view, block)
-        read = os.preadv(descriptor, [memoryview(row).cast("B"), checksum], chunk_offset(local, row.nbytes))
+        read = os.preadv(descriptor, [row.data.cast("B"), checksum], chunk_offset(local, row.nbytes))
         wanted = int(self._block(checksum_path(target), CHECKSUM, view, block)[local])
         if read != row.nbytes + CRC_BYTES or crc32c(row.tobytes()) != wanted:
             raise StoreCorrupt(
-                f"{self.path / shard_path(target, view, block)}: row of image {image}, view {view} is damaged: its checksum "
-                f"is {crc32c(row.tobytes())}, {wanted} was written. Run `caev2 store verify {self.path}`, restore the file "
-                "or delete the unit's record and extract again."
+                f"{self.path / shard_path(target, view, block)}: row of image {image}, view {view} is damaged: its "
+                f"checksum is {crc32c(row.tobytes())}, {wanted} was written. Run `caev2 store verify {self.path}`, "
+                "restore the file or delete the unit's record and extract again."
             )
 
     def _check_valid(self, view: int, image: int) -> None:

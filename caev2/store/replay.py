@@ -57,16 +57,16 @@ class ViewReplay:
         before, now = self._store.source_digests[image], xxhash.xxh3_128_hexdigest(data)
         if before != now:
             raise PixelDrift(
-                f"{self._describe(image)} is not the file that the teacher saw: its xxh3-128 is {now}, it was {before}. "
-                "Restore the images, or extract the store again."
+                f"{self._describe(image)} is not the file that the teacher saw: its xxh3-128 is {now}, it was "
+                f"{before}. Restore the images, or extract the store again."
             )
         thumbnail = self._store.view_value("thumbnail", view, image)
         difference = float(np.abs(shrink_crop(crop).astype(float) - thumbnail.astype(float)).mean())
         if difference > DECODER_DRIFT:
             raise PixelDrift(
-                f"{self._describe(image)}: the file is unchanged, but view {view} differs by {difference:.2f} grey levels from "
-                f"what the teacher saw, more than {DECODER_DRIFT}. Another version of Pillow decodes or resizes otherwise; "
-                "install the one that the store was made with, or extract the store again."
+                f"{self._describe(image)}: the file is unchanged, but view {view} differs by {difference:.2f} grey "
+                f"levels from what the teacher saw, more than {DECODER_DRIFT}. Another version of Pillow decodes or "
+                "resizes otherwise; install the one that the store was made with, or extract the store again."
             )
         self.drifted = self._source.keys[self._places[image]]
 
@@ -83,7 +83,7 @@ def _match_images(store: Store, source: ImageSource) -> np.ndarray | range:
     missing = [store.keys[image] for image in store.valid_images if store.keys[image] not in place]
     if missing:
         raise SourceError(
-            f"{len(missing)} of the {len(store.valid_images)} images in {store.path} are not in {source.root}; the first is "
-            f"{missing[0]!r}. Give --images the folder that the store was extracted from."
+            f"{len(missing)} of the {len(store.valid_images)} images in {store.path} are not in {source.root}; the "
+            f"first is {missing[0]!r}. Give --images the folder that the store was extracted from."
         )
     return np.asarray([place.get(key, -1) for key in store.keys])

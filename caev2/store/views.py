@@ -185,7 +185,7 @@ def _grey_mean(image: Image.Image, order: tuple[int, ...], factors: tuple[float,
 
 def hash_crop(crop: UInt8[np.ndarray, "size size 3"]) -> int:
     """The xxh3-64 of a crop's pixels: equal when teacher and student see the same."""
-    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(crop))
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(crop).data)
 
 
 def shrink_crop(crop: UInt8[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "14 14 3"]:

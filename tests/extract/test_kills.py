@@ -53,7 +53,7 @@ def deadly_replace(kind: str, count: int):
             left -= 1
             if left < 0:
                 die()
-        os.rename(temporary, final)
+        Path(temporary).rename(final)
         if matches and kind in ("index", "manifest") and left == 0:
             die()
 

@@ -136,7 +136,7 @@ def test_a_truncated_shard_is_refused(store_path, kept):
     path = store_path / shard_path("projected", 0, 0)
     path.write_bytes(path.read_bytes()[:kept])
     store = Store(store_path)
-    with pytest.raises(StoreCorrupt, match="bytes, .* were written"):
+    with pytest.raises(StoreCorrupt, match=r"bytes, .* were written"):
         store.read_rows("projected", 0, [0])
     assert len(verify_store(store).problems) == 1
 
