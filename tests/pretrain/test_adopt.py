@@ -1,0 +1,53 @@
+"""An official checkpoint becomes a run that is probed like any other."""
+
+import argparse
+
+import pytest
+import torch
+
+from caev2.errors import CheckpointError, OutputError, UnsafeFile
+from caev2.eval.subjects import open_run
+from caev2.pretrain.adopt import adopt_checkpoint
+from caev2.pretrain.model import build
+from caev2.pretrain.official import to_official
+from caev2.pretrain.sizes import SIZES
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return build(SIZES["tiny"], seed=3)
+
+
+def test_an_official_file_with_a_namespace_inside_becomes_a_run_with_the_same_features(tiny, tmp_path):
+    content = {"model": to_official(tiny.state_dict()), "epoch": 299, "args": argparse.Namespace(lr=1.5e-3)}
+    torch.save(content, tmp_path / "checkpoint-299.pth")
+    result = adopt_checkpoint(tmp_path / "checkpoint-299.pth", tmp_path / "run")
+    assert result.missing == ()
+    model, images = open_run(tmp_path / "run", "cpu"), torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(model.encoder(images), tiny.encoder(images))
+
+
+def test_an_encoder_only_file_becomes_a_run_and_says_what_starts_fresh(tiny, tmp_path):
+    names = {name: tensor for name, tensor in to_official(tiny.state_dict()).items() if name.startswith("encoder.")}
+    torch.save({"model": names}, tmp_path / "encoder.pth")
+    result = adopt_checkpoint(tmp_path / "encoder.pth", tmp_path / "run")
+    assert result.used == len(names)
+    assert any(name.startswith("regressor.") for name in result.missing)
+    assert not any(name.startswith("encoder.") for name in result.missing)
+
+
+def test_a_run_is_never_overwritten(tiny, tmp_path):
+    torch.save({"model": to_official(tiny.state_dict())}, tmp_path / "file.pth")
+    adopt_checkpoint(tmp_path / "file.pth", tmp_path / "run")
+    with pytest.raises(OutputError, match="is a run already"):
+        adopt_checkpoint(tmp_path / "file.pth", tmp_path / "run")
+
+
+def test_what_is_no_checkpoint_leaves_no_run(tmp_path):
+    (tmp_path / "text.pth").write_text("Saving to: ViT-B-16.pt")
+    with pytest.raises((CheckpointError, UnsafeFile)):
+        adopt_checkpoint(tmp_path / "text.pth", tmp_path / "run")
+    with pytest.raises(CheckpointError, match="There is no file at"):
+        adopt_checkpoint(tmp_path / "nothing.pth", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
