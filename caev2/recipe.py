@@ -59,13 +59,20 @@ def load(name: str, built_in: Mapping[str, T]) -> T:
         return choose(name, built_in, "recipe")
     try:
         mapping = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"There is no recipe file at {path}.") from None
+    except OSError as problem:
+        raise ConfigError(
+            f"The recipe file {path} cannot be read: {problem.strerror}. Give another file, or a built-in recipe: "
+            f"{', '.join(sorted(built_in))}."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path} is not a TOML file: {problem}.") from None
-    base = choose(mapping.pop("base"), built_in, "recipe") if "base" in mapping else None
-    start = base if base is not None else _defaults(next(iter(built_in.values())), path)
-    return merge(start, mapping, where=str(path))
+    if "base" not in mapping:
+        return merge(_defaults(next(iter(built_in.values())), path), mapping, where=str(path))
+    try:
+        base = choose(str(mapping.pop("base")), built_in, "recipe")
+    except ConfigError as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    return merge(base, mapping, where=str(path))
 
 
 def _defaults(example: T, path: Path) -> T:
@@ -151,8 +158,21 @@ def _fit(value: Any, kind: Any, where: str, path: str) -> Any:
         return float(value)
     elif isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    name = getattr(kind, "__name__", None) if origin is None else str(kind)
-    raise ConfigError(f"{where}: {path} cannot be {value!r}. Give a value of type {name or kind}.")
+    raise ConfigError(f"{where}: {path} cannot be {value!r}. Give {_say_kind(kind)}.")
+
+
+def _say_kind(kind: Any) -> str:
+    """A type in words, for a message."""
+    arguments = get_args(kind)
+    if kind is type(None):
+        return "none"
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, arguments))
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(map(_say_kind, arguments))
+    if dataclasses.is_dataclass(kind):
+        return "its settings, such as " + ", ".join(field.name for field in dataclasses.fields(kind)[:3])
+    return f"a value of type {kind if arguments else kind.__name__}"
 
 
 def to_mapping(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from caev2.pretrain.recipes import DEMO as PRETRAIN_RECIPE
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.run import fit_recipe, pretrain
 from caev2.progress import Progress, Silent
+from caev2.store.disk import write_whole, writing
 from caev2.store.reader import Store
 from caev2.terminal import print_table
 
@@ -93,7 +94,8 @@ def run_demo(
         pictures = draw_pictures(out, scenes, accuracy, teacher, open_run(run, device), random_start, device)
     result = DemoResult(accuracy=accuracy, seconds=seconds, pictures=pictures, seed=seed, quick=quick)
     content = json.dumps(dataclasses.asdict(result), indent=1, default=str) + "\n"
-    (out / "result.json").write_text(content, encoding="utf-8")
+    with writing(out):
+        write_whole(out / "result.json", content.encode(), scratch=out)
     return result
 
 
@@ -140,7 +142,7 @@ def print_demo(result: DemoResult) -> None:
     rows = [(name, *(str(accuracy[kind]) for kind in kinds)) for name, accuracy in result.accuracy.items()]
     size = QUICK if result.quick else FULL
     print_table(
-        f"Digit of the large object, {size.val_scenes} scenes: accuracy % (95 % interval)",
+        f"Accuracy % on {size.val_scenes:,} scenes (95 % interval)",
         ("features", *kinds),
         rows,
     )

@@ -33,11 +33,14 @@ def replace_file(temporary: Path, final: Path) -> None:
 def write_whole(final: Path, data: bytes, scratch: Path) -> None:
     """Write a file so that it is there whole or not at all; `scratch` is a folder on the same disk."""
     temporary = scratch / uuid.uuid4().hex
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        flush_file(file.fileno())
-    replace_file(temporary, final)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            flush_file(file.fileno())
+        replace_file(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def flush_file(descriptor: int) -> None:
@@ -62,16 +65,36 @@ class Scratch:
     """
 
     def __init__(self, shared: Path):
+        self._shared = shared
         shared.mkdir(parents=True, exist_ok=True)
-        self._remove_abandoned(shared)
-        self.folder = shared / uuid.uuid4().hex
-        self.folder.mkdir()
-        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        remove_abandoned(shared)
+        self.folder, self._lock = _claim_folder(shared)
 
-    @staticmethod
-    def _remove_abandoned(shared: Path) -> None:
-        for folder in shared.iterdir():
+    def close(self) -> None:
+        """Remove the folder and let go of it; the last writer to leave removes the shared folder as well."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+        remove_abandoned(self._shared)
+
+
+def _claim_folder(shared: Path) -> tuple[Path, int]:
+    """A new folder and the descriptor that holds its lock."""
+    while True:
+        folder = shared / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+        # another writer took the folder for rubbish before it was locked: make a new one
+
+
+def remove_abandoned(shared: Path) -> None:
+    """Remove the scratch folders of killed writers, and the shared folder once it is empty."""
+    for folder in list(shared.iterdir()) if shared.is_dir() else []:
+        with contextlib.suppress(FileNotFoundError):  # another writer may remove it at the same time
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,11 +103,8 @@ class Scratch:
                 pass  # its writer lives
             finally:
                 os.close(descriptor)
-
-    def close(self) -> None:
-        """Remove the folder and let go of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
+    with contextlib.suppress(OSError):  # not empty, or not there
+        shared.rmdir()
 
 
 def free_bytes(place: Path) -> int:

@@ -6,7 +6,6 @@ equal, and a store that was interrupted ends in the same bytes as one that was n
 """
 
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import xxhash
 from jaxtyping import Float16, UInt8
 
 from caev2.errors import OutputError
-from caev2.store.disk import Scratch, flush_file, replace_file, write_whole, writing
+from caev2.store.disk import Scratch, flush_file, remove_abandoned, replace_file, write_whole, writing
 from caev2.store.index import write_index
 from caev2.store.layout import (
     SCRATCH,
@@ -67,6 +66,8 @@ class StoreWriter:
             else:
                 _refuse_foreign_folder(path)
             self._scratch = Scratch(path / SCRATCH) if self.manifest.state == "building" else None
+            if self._scratch is None:
+                remove_abandoned(path / SCRATCH)  # of a writer that was killed right after the seal
             if not (path / FILE_NAME).exists():
                 self._create()
 
@@ -110,7 +111,6 @@ class StoreWriter:
             self.manifest = sealed(self.manifest, digest, failures)
             write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
         self.close()
-        shutil.rmtree(self.path / SCRATCH, ignore_errors=True)
         return self.manifest
 
     def close(self) -> None:

@@ -142,6 +142,22 @@ def test_a_store_that_was_killed_again_and_again_has_the_bytes_of_an_undisturbed
     assert rows_computed(calls) == sealed_by_a_killed_process
     assert rows_computed(calls) <= IMAGES * VIEWS + kills * RECIPE.block_images * VIEWS
     there, wanted = files_of(store), files_of(tmp_path / "whole")
-    # a process killed right after the seal leaves its scratch folder, which holds nothing that counts
-    assert {path: data for path, data in there.items() if not path.startswith(".tmp/")} == wanted
-    assert not [path for path in there if path.startswith(".tmp/")]
+    assert there == wanted
+    assert not (store / ".tmp").exists()
+
+
+def test_two_writers_of_one_store_leave_the_bytes_of_one(tmp_path):
+    images, store = make_photographs(tmp_path / "images", 100), tmp_path / "store"
+    extract(images, tmp_path / "whole", RECIPE, teacher=PatchMeans())
+    context = multiprocessing.get_context("fork")
+    writers = [
+        context.Process(target=extract, args=(images, store, RECIPE), kwargs={"teacher": PatchMeans()})
+        for _ in range(3)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert files_of(store) == files_of(tmp_path / "whole")
+    assert not (store / ".tmp").exists()
