@@ -4,16 +4,21 @@ torch and everything that brings it are imported inside the commands, so that `-
 """
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from caev2 import __version__
 from caev2.errors import Caev2Error
 
+if TYPE_CHECKING:
+    from caev2.terminal import Bars
+
+REFUSED = 2
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + SIGINT
 
 
@@ -24,17 +29,36 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Caev2Error as problem:
-            click.echo(f"caev2: {problem}", err=True)
-            sys.exit(2)
+            _leave(ctx, str(problem), REFUSED)
         except KeyboardInterrupt:
-            click.echo("caev2: interrupted. What was finished is kept; the same command goes on.", err=True)
-            sys.exit(INTERRUPTED)
+            _leave(ctx, "interrupted. What was finished is kept; the same command goes on.", INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of the work, not of the alphabet
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def _leave(ctx: click.Context, message: str, status: int) -> NoReturn:
+    if ctx.find_root().obj is not None:
+        ctx.find_root().obj.finish()  # or the bar would be drawn over the message
+    click.echo("caev2: " + " ".join(message.split()), err=True)
+    sys.exit(status)
+
+
+def _bars(quiet: bool) -> "Bars":
+    """The bars of this command, which it closes however it ends."""
+    from caev2.terminal import Bars
+
+    ctx = click.get_current_context().find_root()
+    ctx.obj = Bars(quiet)
+    return ctx.obj
+
+
+def _example(text: str) -> str:
+    """The end of a command's help."""
+    return f"\b\nExample:\n  caev2 {text}"
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_example("demo --quick"))
 @click.version_option(__version__, prog_name="caev2")
 def main() -> None:
     """CAE v2 pre-training on stored CLIP targets: extract once, train without CLIP, probe."""
@@ -71,6 +95,8 @@ def _device(name: str | None) -> str:
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"--device cannot be {name!r}. Give cpu, cuda, or cuda:1 for the second GPU.")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as problem:
@@ -90,7 +116,7 @@ def _print(result: Any, as_json: bool, title: str) -> None:
         print_facts(title, facts)
 
 
-@main.command()
+@main.command(epilog=_example("demo --quick"))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -108,16 +134,16 @@ def _print(result: Any, as_json: bool, title: str) -> None:
 def demo(out: Path, quick: bool, seed: int, as_json: bool, quiet: bool, device: str | None) -> None:
     """Extract, pre-train and probe on built-in scenes; ends with a table and pictures."""
     from caev2.demo.run import print_demo, run_demo
-    from caev2.terminal import Bars, print_json
+    from caev2.terminal import print_json
 
-    result = run_demo(out, quick=quick, seed=seed, device=_device(device), progress=Bars(quiet))
+    result = run_demo(out, quick=quick, seed=seed, device=_device(device), progress=_bars(quiet))
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
         print_demo(result)
 
 
-@main.command()
+@main.command(epilog=_example("extract photographs photographs.caev2 --recipe base-300e"))
 @click.argument("images", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
@@ -144,7 +170,7 @@ def extract(
     from caev2.extract.recipes import RECIPES
     from caev2.recipe import load, override
     from caev2.store.images import open_images
-    from caev2.terminal import Bars, say_bytes
+    from caev2.terminal import say_bytes
 
     chosen = override(load(recipe, RECIPES), settings)
     named = {"teacher": teacher, "view_count": views}
@@ -162,7 +188,7 @@ def extract(
             facts |= {name: say_bytes(facts[name]) for name in ("bytes", "free_bytes")}
         _print(facts, as_json, f"{store} would hold")
         return
-    result = run.extract(images, store, chosen, device=_device(device), progress=Bars(quiet))
+    result = run.extract(images, store, chosen, device=_device(device), progress=_bars(quiet))
     facts = dataclasses.asdict(result)
     if not as_json:
         facts["failures"] = _list_failures(result.failures)
@@ -174,12 +200,12 @@ def _list_failures(failures: tuple[tuple[str, str], ...]) -> str:
     return f"{len(failures)}" + (f" ({shown}{'; ...' if len(failures) > 3 else ''})" if failures else "")
 
 
-@main.group()
+@main.group(epilog=_example("store info photographs.caev2"))
 def store() -> None:
     """Look into a store and check it."""
 
 
-@store.command("info")
+@store.command("info", epilog=_example("store info photographs.caev2"))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one machine-readable result.")
 def store_info(store: Path, as_json: bool) -> None:
@@ -203,7 +229,7 @@ def store_info(store: Path, as_json: bool) -> None:
         print_facts(f"Target {name}", target)
 
 
-@store.command("verify")
+@store.command("verify", epilog=_example("store verify photographs.caev2 --images photographs"))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--images", type=click.Path(path_type=Path), default=None, help="Also compare the pixels of every view.")
 @click.option("--json", "as_json", is_flag=True, help="Print one machine-readable result.")
@@ -214,12 +240,12 @@ def store_verify(store: Path, images: Path | None, as_json: bool, quiet: bool) -
     from caev2.store.reader import Store
     from caev2.store.replay import ViewReplay
     from caev2.store.verify import verify_images, verify_store
-    from caev2.terminal import Bars
 
     opened = Store(store, allow_unsealed=True)
-    report = dataclasses.asdict(verify_store(opened, Bars(quiet)))
-    if images is not None and not report["problems"]:
-        report["problems"] = verify_images(opened, ViewReplay(opened, open_images(images)), Bars(quiet))
+    source = None if images is None else open_images(images)
+    report = dataclasses.asdict(verify_store(opened, _bars(quiet)))
+    if source is not None and not report["problems"]:
+        report["problems"] = verify_images(opened, ViewReplay(opened, source), _bars(quiet))
     report["state"] = opened.manifest.state
     problems = report["problems"]
     if not as_json:
@@ -228,10 +254,10 @@ def store_verify(store: Path, images: Path | None, as_json: bool, quiet: bool) -
     for problem in problems:
         click.echo(f"  {problem}", err=True)
     if problems:
-        sys.exit(2)
+        sys.exit(REFUSED)
 
 
-@main.command()
+@main.command(epilog=_example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--images", type=click.Path(path_type=Path), default=None, help="What the store was extracted from.")
@@ -245,7 +271,7 @@ def pretrain(
     run: Path,
     images: Path | None,
     recipe: str,
-    resume: str,
+    resume: Literal["auto", "never"],
     dry_run: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -258,7 +284,6 @@ def pretrain(
     from caev2.pretrain.recipes import RECIPES
     from caev2.recipe import load, override
     from caev2.store.reader import Store
-    from caev2.terminal import Bars
 
     chosen = override(load(recipe, RECIPES), settings)
     opened = Store(store)
@@ -275,15 +300,14 @@ def pretrain(
             images=images,
             device=_device(device),
             resume=resume,
-            progress=Bars(quiet),  # type: ignore[arg-type]
+            progress=_bars(quiet),
         )
     except stage.Interrupted as left:
-        click.echo(f"caev2: {left}", err=True)
-        sys.exit(128 + left.signal_number)
+        _leave(click.get_current_context(), str(left), 128 + left.signal_number)
     _print(result, as_json, f"Trained {run}")
 
 
-@main.command()
+@main.command(epilog=_example("probe runs/base labelled-photographs"))
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[RUN] IMAGES")
 @click.option("--random-init", metavar="RECIPE", default=None, help="Probe an untrained student of this recipe.")
 @click.option("--teacher", default=None, help="Probe a teacher.")
@@ -314,7 +338,6 @@ def probe(
     from caev2.errors import ConfigError
     from caev2.eval import run as stage
     from caev2.eval.subjects import open_subject
-    from caev2.terminal import Bars
 
     *run, images = paths
     given = [*run, *(choice for choice in (random_init, teacher, pixels) if choice is not None)]
@@ -335,14 +358,14 @@ def probe(
         resize_px=resize_px,
         seed=seed,
         device=where,
-        progress=Bars(quiet),
+        progress=_bars(quiet),
     )
     if subject is not None:
         stage.save_result(result, subject)
     stage.print_result(result, as_json)
 
 
-@main.command("import")
+@main.command("import", epilog=_example("import cae_v2_base.pth runs/official"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one machine-readable result.")
@@ -353,7 +376,7 @@ def import_checkpoint(file: Path, run: Path, as_json: bool) -> None:
     _print(adopt_checkpoint(file, run), as_json, f"Imported {file}")
 
 
-@main.command()
+@main.command(epilog=_example("recipes"))
 @click.option("--json", "as_json", is_flag=True, help="Print one machine-readable result.")
 def recipes(as_json: bool) -> None:
     """List the built-in recipes."""
@@ -378,6 +401,24 @@ def recipes(as_json: bool) -> None:
         for name, recipe in RECIPES.items()
     ]
     print_table("Recipes", ("name", "pixels", "encoder", "regressor", "masked", "epochs", "batch", "lr"), rows)
+
+
+@main.command(epilog=_example("teachers"))
+@click.option("--json", "as_json", is_flag=True, help="Print one machine-readable result.")
+def teachers(as_json: bool) -> None:
+    """List the built-in teachers, and how to name others."""
+    from caev2.extract.known import TEACHERS
+    from caev2.terminal import print_facts, print_json
+
+    if as_json:
+        print_json({teacher.name: dataclasses.asdict(teacher) for teacher in TEACHERS})
+        return
+    for teacher in TEACHERS:
+        facts = dataclasses.asdict(teacher) | {"taps": ", ".join(teacher.taps)}
+        print_facts(facts.pop("name"), facts)
+    click.echo(
+        "Any image tower of open_clip: --teacher openclip:ARCHITECTURE/TAG, or openclip:ARCHITECTURE@PATH for a file."
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ themselves. Each offers one or more poolings; heads are chosen among them on hel
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,14 @@ class _Crops(Dataset):
     def __init__(self, source: ImageSource, size_px: int, resize_px: int):
         self._source, self._size_px, self._resize_px = source, size_px, resize_px
 
-    def __getitem__(self, image: int) -> Tensor:
+    def __getitem__(self, image: int) -> Tensor | SourceError:
+        """A crop, or why there is none: torch would bury a worker's error in its traceback."""
+        try:
+            return self._crop(image)
+        except SourceError as problem:
+            return problem
+
+    def _crop(self, image: int) -> Tensor:
         try:
             return torch.from_numpy(evaluation_crop(self._source.read(image), self._size_px, self._resize_px))
         except ImageUndecodable as problem:
@@ -111,4 +119,13 @@ def extract_features(
 
 
 def _batches(source: ImageSource, size_px: int, resize_px: int, batch: int, workers: int) -> Iterator[Tensor]:
-    return iter(DataLoader(_Crops(source, size_px, resize_px), batch_size=batch, num_workers=workers))
+    crops = _Crops(source, size_px, resize_px)
+    for images in DataLoader(crops, batch_size=batch, num_workers=workers, collate_fn=_as_is):
+        for image in images:
+            if isinstance(image, SourceError):
+                raise image
+        yield torch.stack(images)
+
+
+def _as_is(items: Any) -> Any:
+    return items

@@ -13,6 +13,7 @@ from caev2.eval.interval import Accuracy, wilson
 from caev2.eval.knn import knn_predict
 from caev2.eval.linear import linear_probe
 from caev2.progress import Progress, Silent
+from caev2.store.disk import write_whole, writing
 from caev2.store.images import ImageSource, open_images
 from caev2.terminal import print_json, print_table
 
@@ -127,7 +128,9 @@ _PROBES = {"knn": _probe_knn, "linear": _probe_linear}
 def save_result(result: ProbeResult, run: Path) -> Path:
     """Write `result.json` into the folder of the run it judges."""
     path = run / "result.json"
-    path.write_text(json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n"
+    with writing(run):
+        write_whole(path, content.encode(), scratch=run)
     return path
 
 

@@ -12,7 +12,7 @@ from caev2.extract.prepare import PreparedImage, prepare_images
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.progress import Progress, Silent
-from caev2.recipe import to_mapping
+from caev2.recipe import choose, to_mapping
 from caev2.store.disk import free_bytes
 from caev2.store.images import ImageSource, open_images
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
@@ -108,6 +108,7 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
 
     Raises:
         TeacherError: The teacher takes another size of crops than the recipe makes.
+        ConfigError: The teacher has no such tap.
     """
     described = teacher.description
     if described.image_px != recipe.views.size_px:
@@ -117,6 +118,8 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
         )
     teacher_mapping = to_mapping(described)
     widths = teacher_mapping.pop("widths")
+    for tap in recipe.taps:
+        choose(tap, widths, f"tap of {described.name}")
     targets = {
         tap.replace(":", "-"): TargetSpec(teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap])
         for tap in recipe.taps
@@ -158,7 +161,7 @@ _VIEW_BYTES = 680  # parameters, thumbnail, checksums and index entry of a row
 def _refuse_too_large(wanted: ExtractPlan) -> None:
     if wanted.bytes > wanted.free_bytes:
         raise OutputError(
-            f"The store would take {wanted.bytes / 1e9:.1f} GB, and {wanted.free_bytes / 1e9:.1f} GB are free. Make "
+            f"The store would take {wanted.bytes / 1e9:.3g} GB, and {wanted.free_bytes / 1e9:.3g} GB are free. Make "
             "space, choose another disk, or take fewer views with --views."
         )
 

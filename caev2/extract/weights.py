@@ -68,7 +68,9 @@ def sniff(path: Path) -> Kind:
         with path.open("rb") as file:
             head = file.read(_SNIFFED_BYTES)
     except OSError as problem:
-        raise TeacherError(f"No teacher weights can be read at {path}: {problem.strerror}.") from None
+        raise TeacherError(
+            f"No teacher weights can be read at {path}: {problem.strerror}. Give the right file after @."
+        ) from None
     if head[:4] == b"PK\x03\x04":
         return _sniff_zip(path)
     if len(head) > 8 and head[8:9] == b"{":

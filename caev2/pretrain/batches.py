@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float16, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from caev2.errors import Caev2Error
 from caev2.pretrain.keep import keep_bits
 from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.pretrain.model import branch_rates
@@ -73,7 +74,15 @@ class StepBatches(Dataset):
     target: str
     seed: int
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch | Caev2Error:
+        """The batch of one step, or why there is none: torch would bury a worker's error in its traceback."""
+        try:
+            return self.batch_of(step)
+        except Caev2Error as problem:
+            return problem
+
+    def batch_of(self, step: int) -> Batch:
+        """The batch of one step."""
         epoch, view = self.order.epoch_of(step), self.order.view_of(step)
         rows = self.order.rows_of(step)
         visible, masked = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
@@ -96,17 +105,19 @@ class StepBatches(Dataset):
 
 def load_batches(batches: StepBatches, steps: range, workers: int, pin_memory: bool) -> Iterator[Batch]:
     """The batches of some steps in order, prepared ahead by worker processes."""
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=steps,  # type: ignore[arg-type]
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            collate_fn=_as_is,
-            pin_memory=pin_memory,
-        )
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        collate_fn=_as_is,
+        pin_memory=pin_memory,
     )
+    for batch in loader:
+        if isinstance(batch, Caev2Error):
+            raise batch
+        yield batch
 
 
 def _as_is(batch: Any) -> Any:

@@ -101,8 +101,10 @@ def claim_run(run: Path, identity: RunIdentity) -> None:
     content = {**identity.mapping(), "fingerprint": identity.fingerprint()}
     scratch = run / f".{uuid.uuid4().hex}"
     scratch.mkdir()
-    write_whole(run / FILE_NAME, json.dumps(content, indent=1).encode() + b"\n", scratch)
-    scratch.rmdir()
+    try:
+        write_whole(run / FILE_NAME, json.dumps(content, indent=1).encode() + b"\n", scratch)
+    finally:
+        scratch.rmdir()
 
 
 def _refuse_other_run(run: Path, there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:

@@ -4,21 +4,39 @@ import json
 from pathlib import Path
 from typing import Any
 
+from caev2.errors import CheckpointError
+from caev2.store.disk import write_whole, writing
+
 FILE_NAME = "log.jsonl"
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The records of a run, in order; a last line that was cut off is left out."""
+    """The records of a run, in order; a last line that was cut off is left out.
+
+    Raises:
+        CheckpointError: Another line is no record.
+    """
     path = run / FILE_NAME
-    if not path.exists():
-        return []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for number, line in enumerate(lines, start=1):
+        record = _parse(line)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
+            raise CheckpointError(
+                f"{path} is damaged: line {number} of {len(lines)} is no record of a step. Remove that line, or "
+                "restore the file; the checkpoints do not depend on it."
+            )
     return records
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # no JSON, or no UTF-8
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 class Log:
@@ -31,15 +49,20 @@ class Log:
 
     def __init__(self, run: Path, from_step: int):
         kept = [record for record in read_log(run) if record["step"] < from_step]
-        path, fresh = run / FILE_NAME, run / f".{FILE_NAME}"
-        fresh.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        fresh.replace(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = run / FILE_NAME
+        with writing(run):
+            write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode(), scratch=run)
+            self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record and flush it."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        """Append one record and flush it.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        with writing(self._path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

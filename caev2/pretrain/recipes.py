@@ -30,6 +30,20 @@ class OptimizerSettings:
     clip_norm: float | None = 3.0
     """Largest norm of all gradients together."""
 
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        for name in ("lr", "min_lr", "warmup_epochs", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must be at least 0.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optimizer.betas are {self.betas}; each must be at least 0 and below 1.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError(f"optimizer.clip_norm is {self.clip_norm}; it must be above 0, or none.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainRecipe:
@@ -73,6 +87,8 @@ class PretrainRecipe:
         for name in ("epochs", "batch_size", "checkpoint_epochs", "keep_checkpoints", "log_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; it must be at least 0.")
         self.mask.check(self.model.grid_size)
         if self.views is not None and self.views < 1:
             raise ConfigError(f"views is {self.views}; it must be at least 1, or none for all.")

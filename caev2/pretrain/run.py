@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import safetensors.torch
 import torch
+from torch import Tensor
 
-from caev2.errors import CheckpointError, ConfigError, OutputError, StoreMismatch, TrainingDiverged
+from caev2.errors import CheckpointError, ConfigError, StoreMismatch, TrainingDiverged
 from caev2.pretrain.batches import Batch, StepBatches, load_batches
 from caev2.pretrain.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from caev2.pretrain.identity import RunIdentity, claim_run, identify
@@ -23,6 +25,7 @@ from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.step import StepFigures, train_step
 from caev2.progress import Progress, Silent
+from caev2.store.disk import write_whole, writing
 from caev2.store.images import ImageSource, open_images
 from caev2.store.reader import Store
 from caev2.store.replay import ViewReplay
@@ -98,6 +101,7 @@ def pretrain(
         CheckpointError: Another run lies at the path, or its checkpoint cannot be used.
         PixelDrift: The images are not what the teacher saw.
         TrainingDiverged: Several steps in a row were not finite.
+        OutputError: The run cannot be written.
         Interrupted: A signal asked the run to leave; a checkpoint was saved.
     """
     progress = progress or Silent()
@@ -108,15 +112,11 @@ def pretrain(
     identity = identify(recipe, store, precision)
     order = _order(recipe, store)
     _refuse_old_run(run, resume)
-    try:
+    batches = _batches(recipe, store, images, order)
+    with writing(run):
         claim_run(run, identity)
-        batches = _batches(recipe, store, images, order)
-        state = _restore(run, recipe, identity, device)
-        return _train(run, recipe, identity, state, batches, precision, device, progress, stop_after)
-    except OSError as problem:
-        raise OutputError(
-            f"Cannot write {problem.filename or run}: {problem.strerror}. Choose another place."
-        ) from problem
+    state = _restore(run, recipe, identity, device)
+    return _train(run, recipe, identity, state, batches, precision, device, progress, stop_after)
 
 
 def plan(recipe: PretrainRecipe, store: Store, run: Path) -> PretrainPlan:
@@ -319,16 +319,15 @@ def _tell(progress: Progress, batch: Batch, record: dict) -> None:
             f"Another image decoder than at extraction: the pixels of {batch.drifted!r} differ by less than half a "
             "grey level. Training goes on; stored crops would end the question."
         )
-    shown = ("loss", "cosine_class", "cosine_visible", "cosine_masked", "images_per_s")
-    progress.advance(0, epoch=batch.epoch, **{name: record[name] for name in shown})
+    shown = ("loss", "cosine_class", "cosine_visible", "cosine_masked", "images_per_s", "epoch")
+    progress.advance(0, **{name: record[name] for name in shown})
 
 
 def _diverged(run: Path, batch: Batch) -> TrainingDiverged:
-    path = run / f"diverged-step-{batch.step}.pt"
-    torch.save(
-        {name: getattr(batch, name) for name in ("step", "rows", "crops", "targets", "visible", "masked")},
-        path,
-    )
+    path = run / f"diverged-step-{batch.step}.safetensors"
+    tensors = {name: value for name in batch.__dataclass_fields__ if isinstance(value := getattr(batch, name), Tensor)}
+    with writing(run):
+        write_whole(path, safetensors.torch.save(tensors, {"step": str(batch.step)}), scratch=run)
     return TrainingDiverged(
         f"{run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step {batch.step}. The last "
         f"batch is in {path}; the last checkpoint is untouched. Lower optimizer.lr, or train in fp32 with --set "

@@ -49,6 +49,8 @@ def read_untrusted(path: Path) -> Any:
                 f"{path} asks for {foreign[0]} to be run while it is read. Nothing was run. "
                 "A checkpoint needs tensors and plain values only: ask whoever made it for one of that kind."
             ) from None
+        if isinstance(problem, pickle.UnpicklingError):  # torch's own message is advice to read it unsafely
+            problem = ValueError("it is neither safetensors nor what torch.save writes")
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} is no checkpoint that can be read ({reason[:200]}). Fetch or copy it again."

@@ -127,6 +127,8 @@ def read_manifest(store: Path) -> Manifest:
         raise StoreMismatch(
             f"There is no store at {store}: it has no {FILE_NAME}. Make one with `caev2 extract`."
         ) from None
+    except OSError as problem:
+        raise StoreCorrupt(f"{path} cannot be read: {problem.strerror}. {_RECOVER}") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise StoreCorrupt(f"{path} is damaged: it is not the JSON that was written. {_RECOVER}") from None
     if digest != fingerprint(content):
@@ -134,9 +136,10 @@ def read_manifest(store: Path) -> Manifest:
             f"{path} was changed after it was written: its digest is {fingerprint(content)}, it says {digest}. "
             f"{_RECOVER}"
         )
-    if content["format"] != FORMAT:
+    if content.get("format") != FORMAT:
         raise StoreMismatch(
-            f"{store} has store format {content['format']}; this version of caev2 reads format {FORMAT}."
+            f"{store} has store format {content.get('format')}; this version of caev2 reads format {FORMAT}. Read it "
+            "with the version that wrote it, or extract it again."
         )
     return _manifest_of(content)
 

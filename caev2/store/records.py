@@ -68,6 +68,8 @@ def read_record(store: Path, block: int) -> UnitRecord | None:
             raise ValueError("digest")
     except FileNotFoundError:
         return None
+    except OSError as problem:
+        raise StoreCorrupt(f"{path} cannot be read: {problem.strerror}. Check the disk, or restore the file.") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise StoreCorrupt(
             f"{path} is damaged. Delete it and run the same `caev2 extract` again: its block is computed anew."

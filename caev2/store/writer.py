@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 from jaxtyping import Float16, UInt8
 
-from caev2.errors import OutputError
+from caev2.errors import OutputError, StoreMismatch
 from caev2.store.disk import Scratch, flush_file, remove_abandoned, replace_file, write_whole, writing
 from caev2.store.index import write_index
 from caev2.store.layout import (
@@ -58,11 +58,13 @@ class StoreWriter:
     def __init__(self, path: Path, manifest: Manifest):
         self.path = path
         self.manifest = manifest
+        self._sealed_digest: str | None = None
         with writing(path):
             if (path / FILE_NAME).exists():
                 there = read_manifest(path)
                 refuse_other_spec(path, there, manifest)
-                self.manifest = there
+                self._sealed_digest = there.root_digest
+                self.manifest = there if _is_whole(path, there) else manifest
             else:
                 _refuse_foreign_folder(path)
             self._scratch = Scratch(path / SCRATCH) if self.manifest.state == "building" else None
@@ -99,6 +101,9 @@ class StoreWriter:
             keys: Of all images, in order.
             paths: Where each image's file lies below its source's root.
             labels: Class of each, -1 where there is none.
+
+        Raises:
+            StoreMismatch: Lost units of a sealed store were computed anew, to other bytes.
         """
         if self.manifest.state == "sealed":
             return self.manifest
@@ -108,6 +113,11 @@ class StoreWriter:
             facts = (image for record in records for image in record.images)
             failures = tuple((key, fact.reason) for key, fact in zip(keys, facts, strict=True) if fact.reason)
             digest = root_digest(self.path, self.manifest, records)
+            if self._sealed_digest not in (None, digest):
+                raise StoreMismatch(
+                    f"{self.path} was sealed with root digest {self._sealed_digest}; with the units computed anew it "
+                    f"is {digest}: images or teacher are not what they were. Restore them, or extract to another path."
+                )
             self.manifest = sealed(self.manifest, digest, failures)
             write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
         self.close()
@@ -118,6 +128,14 @@ class StoreWriter:
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
+
+
+def _is_whole(path: Path, manifest: Manifest) -> bool:
+    """Whether nothing is lost of a sealed store; one that was not sealed is not looked at.
+
+    A unit whose record was deleted because its files are damaged is computed anew, as messages about damage advise.
+    """
+    return manifest.state == "building" or all(is_done(path, block) for block in range(manifest.blocks))
 
 
 def _refuse_foreign_folder(path: Path) -> None:

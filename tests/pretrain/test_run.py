@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from caev2.errors import (
@@ -166,9 +167,13 @@ def test_losses_that_are_not_finite_stop_the_run_and_keep_the_batch(data, tmp_pa
     recipe = override(PRETRAIN, ["optimizer.lr=1e30", "optimizer.warmup_epochs=0.0", "optimizer.clip_norm=none"])
     with pytest.raises(TrainingDiverged, match="not finite in 3 steps in a row"):
         train(data, tmp_path / "run", recipe)
-    saved = next((tmp_path / "run").glob("diverged-step-*.pt"))
-    batch = torch.load(saved, weights_only=True)
-    assert batch["crops"].shape == (6, 32, 32, 3)
+    saved = next((tmp_path / "run").glob("diverged-step-*.safetensors"))
+    kept = safetensors.torch.load_file(saved)
+    store = Store(data / "store")
+    step = int(saved.stem.rpartition("-")[2])
+    view = next(record["view"] for record in read_log(tmp_path / "run") if record["step"] == step)
+    np.testing.assert_array_equal(kept["targets"].numpy(), store.read_rows("projected", view, kept["rows"].numpy()))
+    assert kept["crops"].shape == (6, 32, 32, 3)
     assert not read_log(tmp_path / "run")[-1]["applied"]
 
 
