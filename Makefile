@@ -41,7 +41,7 @@ bench: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	@for page in README.md docs/*.md; do [ -e "$$page" ] && printf '%-28s %s\n' "$$page" "$$(sed -n '1s/^# *//p' "$$page")"; done
-	$(PYTEST) tests/test_project.py -k link
+	$(PYTEST) tests/test_project.py tests/test_docs.py -k "link or test_docs"
 
 clean:
 	rm -rf out dist build *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -25,6 +25,8 @@ WEIGHT_DECAYS = tuple(10 ** (half / 2) for half in range(4, -13, -1))
 
 _VARIANCE_FLOOR = 1e-6  # the published probe's BatchNorm eps
 _PATIENCE = 2
+_PATIENT_FROM = 0.01
+"""The weight decay down to which a path never ends: above it, heads of weak features are all as good as none."""
 _SEARCH_TOLERANCE = 3e-3  # of heads that are only compared; a tighter one changes few held-out answers
 
 
@@ -77,7 +79,7 @@ def linear_probe(
         classes: How many there are.
         seed: Of the held-out tenth.
         held_out_share: Of each class's train images, to choose by; 0 .. 1, exclusive.
-        weight_decays: To try, strongest first; a path ends early once it gets worse.
+        weight_decays: To try, strongest first; a path ends early once weak decays get worse.
 
     Raises:
         CheckpointError: Features are not finite.
@@ -178,7 +180,7 @@ def _walk_path(
         )
         worse = 0 if gains else worse + 1
         candidates.append(candidate)
-        if worse == _PATIENCE:
+        if worse >= _PATIENCE and decay <= _PATIENT_FROM:
             break
     return candidates
 
