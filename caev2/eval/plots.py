@@ -37,7 +37,7 @@ def _undress(axes: "Axes") -> None:
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """The loss, and the cosine of each kind of token, over the steps of a run's log."""
-    figure = _new_figure(9, 3.6)
+    figure = _new_figure(9.0, 3.6)
     loss, cosine = figure.subplots(1, 2)
     steps = [record["step"] for record in records]
     loss.plot(steps, [record["loss"] for record in records], color=_GREY, linewidth=1.5)
@@ -77,7 +77,7 @@ def plot_grid(
 
 def plot_accuracy(accuracy: Mapping[str, Mapping[str, Accuracy]], path: Path) -> Path:
     """Bars with 95 % intervals: a group for each subject, a bar for each kind of probe."""
-    figure = _new_figure(7, 3.8)
+    figure = _new_figure(7.0, 3.8)
     axes = figure.subplots()
     subjects = list(accuracy)
     kinds = list(next(iter(accuracy.values())))
