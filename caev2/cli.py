@@ -169,8 +169,8 @@ def extract(
     from caev2.extract.catalog import load_teacher
     from caev2.extract.recipes import RECIPES
     from caev2.recipe import load, override
+    from caev2.store.disk import say_bytes
     from caev2.store.images import open_images
-    from caev2.terminal import say_bytes
 
     chosen = override(load(recipe, RECIPES), settings)
     named = {"teacher": teacher, "view_count": views}
@@ -211,8 +211,9 @@ def store() -> None:
 def store_info(store: Path, as_json: bool) -> None:
     """Describe a store on one screen."""
     from caev2.store.describe import describe_store
+    from caev2.store.disk import say_bytes
     from caev2.store.reader import Store
-    from caev2.terminal import print_facts, print_json, say_bytes
+    from caev2.terminal import print_facts, print_json
 
     described = describe_store(Store(store, allow_unsealed=True))
     if as_json:

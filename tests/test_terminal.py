@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from caev2.terminal import Bars, compose_line, print_facts, print_json, print_table, say_bytes
+from caev2.terminal import Bars, compose_line, print_facts, print_json, print_table
 
 FIGURES = {"loss": 0.4123, "cosine_class": 0.7, "cosine_visible": 0.65, "cosine_masked": 0.6, "images_per_s": 1234.5}
 
@@ -157,14 +157,6 @@ def test_a_warning_is_given_once_for_each_message_and_terminal():
     again, other_console, _ = draw(80, terminal=False)
     again.warn("one")
     assert text_of(other_console) == "warning: one\n"
-
-
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (1_030_000_000_000, "1.0 TB"), (2 * 10**15, "2000.0 TB")],
-)
-def test_sizes_are_said_in_powers_of_ten(count, said):
-    assert say_bytes(count) == said
 
 
 def test_json_is_one_object_on_one_line(capsys):

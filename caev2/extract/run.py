@@ -13,7 +13,7 @@ from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.progress import Progress, Silent
 from caev2.recipe import choose, to_mapping
-from caev2.store.disk import free_bytes
+from caev2.store.disk import free_bytes, say_bytes
 from caev2.store.images import ImageSource, open_images
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
 from caev2.store.records import read_record
@@ -161,7 +161,7 @@ _VIEW_BYTES = 680  # parameters, thumbnail, checksums and index entry of a row
 def _refuse_too_large(wanted: ExtractPlan) -> None:
     if wanted.bytes > wanted.free_bytes:
         raise OutputError(
-            f"The store would take {wanted.bytes / 1e9:.3g} GB, and {wanted.free_bytes / 1e9:.3g} GB are free. Make "
+            f"The store would take {say_bytes(wanted.bytes)}, and {say_bytes(wanted.free_bytes)} are free. Make "
             "space, choose another disk, or take fewer views with --views."
         )
 

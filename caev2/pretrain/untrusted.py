@@ -5,6 +5,7 @@ import io
 import pickle
 import pickletools
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -40,7 +41,10 @@ def read_untrusted(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Detected pickle protocol"
+            )  # read or refused: that is all there is to say
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as problem:
         foreign = [name for name in _globals_of(path) if not name.startswith(_HARMLESS)]

@@ -168,7 +168,7 @@ def test_a_folder_of_other_things_is_not_written_into(images, tmp_path):
 
 def test_a_store_that_cannot_fit_is_refused_before_anything_is_written(images, tmp_path, monkeypatch):
     monkeypatch.setattr("caev2.extract.run.free_bytes", lambda place: 1000)
-    with pytest.raises(OutputError, match=r"would take .* GB, and 1e-06 GB are free"):
+    with pytest.raises(OutputError, match=r"would take .* kB, and 1.0 kB are free"):
         extract(images, tmp_path / "store", EXTRACT, teacher=PatchMeans())
     assert not (tmp_path / "store").exists()
 
