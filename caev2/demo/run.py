@@ -39,7 +39,7 @@ class DemoSize:
 
 
 FULL = DemoSize(train_scenes=6000, val_scenes=5000, epochs=11, batch_size=64)
-QUICK = DemoSize(train_scenes=320, val_scenes=200, epochs=3, batch_size=32)
+QUICK = DemoSize(train_scenes=200, val_scenes=100, epochs=2, batch_size=32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

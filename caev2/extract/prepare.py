@@ -34,18 +34,22 @@ class _PreparedImages(Dataset):
     def __init__(self, source: ImageSource, settings: ViewSettings, view_count: int):
         self._source, self._settings, self._view_count = source, settings, view_count
 
-    def __getitem__(self, image: int) -> PreparedImage:
-        return prepare(self._source, image, self._settings, self._view_count)
+    def __getitem__(self, image: int) -> PreparedImage | SourceError:
+        try:
+            return prepare(self._source, image, self._settings, self._view_count)
+        except SourceError as problem:  # handed over, so that it arrives from a worker as it is
+            return problem
 
 
 def prepare(source: ImageSource, image: int, settings: ViewSettings, view_count: int) -> PreparedImage:
-    """Read, decode and crop one image. What cannot be read or decoded becomes facts with a reason."""
+    """Read, decode and crop one image. What cannot be decoded becomes facts with a reason.
+
+    Raises:
+        SourceError: The file cannot be read now; another time it may, so it is not marked as undecodable.
+    """
     size = settings.size_px
     none = torch.empty((0, size, size, 3), dtype=torch.uint8)
-    try:
-        data = source.read(image)
-    except SourceError as problem:
-        return PreparedImage(describe_file(b"", reason=str(problem)), (), none)
+    data = source.read(image)
     try:
         pixels = decode_rgb(data, settings.orientation)
     except ImageUndecodable as problem:
@@ -59,17 +63,23 @@ def prepare(source: ImageSource, image: int, settings: ViewSettings, view_count:
 def prepare_images(
     source: ImageSource, images: Sequence[int], settings: ViewSettings, view_count: int, workers: int
 ) -> Iterator[PreparedImage]:
-    """Prepare images in the given order, ahead of their use if there are workers."""
-    return iter(
-        DataLoader(
-            _PreparedImages(source, settings, view_count),
-            batch_size=None,
-            sampler=images,  # type: ignore[arg-type]
-            num_workers=workers,
-            prefetch_factor=16 if workers else None,
-            collate_fn=_as_is,
-        )
+    """Prepare images in the given order, ahead of their use if there are workers.
+
+    Raises:
+        SourceError: A file cannot be read.
+    """
+    loader = DataLoader(
+        _PreparedImages(source, settings, view_count),
+        batch_size=None,
+        sampler=images,  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=16 if workers else None,
+        collate_fn=_as_is,
     )
+    for image in loader:
+        if isinstance(image, SourceError):
+            raise image
+        yield image
 
 
 def _as_is(item: Any) -> Any:

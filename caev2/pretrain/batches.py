@@ -4,6 +4,7 @@ A worker prepares whole steps. Nothing depends on what came before, so a run res
 """
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -113,11 +114,19 @@ def load_batches(batches: StepBatches, steps: range, workers: int, pin_memory: b
         prefetch_factor=4 if workers else None,
         collate_fn=_as_is,
         pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
     for batch in loader:
         if isinstance(batch, Caev2Error):
             raise batch
         yield batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Go on when a signal is sent to the whole process group: the parent ends its step first, then the workers."""
+    del worker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_is(batch: Any) -> Any:

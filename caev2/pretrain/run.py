@@ -111,6 +111,7 @@ def pretrain(
     precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
     identity = identify(recipe, store, precision)
     order = _order(recipe, store)
+    _schedule(recipe, order)  # refuses before the folder of the run is claimed
     _refuse_old_run(run, resume)
     batches = _batches(recipe, store, images, order)
     with writing(run):
@@ -179,6 +180,15 @@ def _order(recipe: PretrainRecipe, store: Store) -> RowOrder:
     )
 
 
+def _schedule(recipe: PretrainRecipe, order: RowOrder) -> CosineSchedule:
+    return CosineSchedule(
+        peak_lr=recipe.optimizer.lr,
+        min_lr=recipe.optimizer.min_lr,
+        warmup_steps=round(recipe.optimizer.warmup_epochs * order.steps_per_epoch),
+        total_steps=order.total_steps,
+    )
+
+
 def _refuse_old_run(run: Path, resume: str) -> None:
     if resume == "never" and (checkpoint := latest_checkpoint(run / "checkpoints")) is not None:
         raise CheckpointError(
@@ -231,13 +241,7 @@ def _train(
     progress: Progress,
     stop_after: int | None,
 ) -> PretrainResult:
-    order = batches.order
-    schedule = CosineSchedule(
-        peak_lr=recipe.optimizer.lr,
-        min_lr=recipe.optimizer.min_lr,
-        warmup_steps=round(recipe.optimizer.warmup_epochs * order.steps_per_epoch),
-        total_steps=order.total_steps,
-    )
+    order, schedule = batches.order, _schedule(recipe, batches.order)
     every = recipe.checkpoint_steps or recipe.checkpoint_epochs * order.steps_per_epoch
     first, last = state.step, min(order.total_steps, stop_after or order.total_steps)
     log = Log(run, from_step=first)
@@ -284,12 +288,6 @@ def _train(
                     save()
                 if caught and state.step < order.total_steps:
                     raise Interrupted(caught[0], state.step)
-    except RuntimeError:
-        # a signal to the whole process group ends the workers first, and the loader then fails
-        if not caught:
-            raise
-        save()
-        raise Interrupted(caught[0], state.step) from None
     finally:
         log.close()
     progress.finish()

@@ -9,6 +9,7 @@
 """
 
 import io
+import struct
 import warnings
 from typing import Literal
 
@@ -18,6 +19,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from caev2.errors import ImageUndecodable
 
 Orientation = Literal["exif", "ignore"]
+
+# what Pillow's plugins, and its reading and rewriting of EXIF, raise for damaged data
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+)
 
 
 def decode_rgb(data: bytes, orientation: Orientation = "exif") -> Image.Image:
@@ -46,8 +60,7 @@ def decode_rgb(data: bytes, orientation: Orientation = "exif") -> Image.Image:
             raise ImageUndecodable("no known image format") from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise ImageUndecodable("more pixels than Pillow's limit against decompression bombs") from None
-        # Pillow's plugins raise these for damaged data
-        except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError) as problem:
+        except _DAMAGED as problem:
             raise ImageUndecodable(f"damaged: {problem}") from None
 
 

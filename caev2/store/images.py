@@ -64,7 +64,7 @@ class ImageSource:
 def open_images(path: Path | str, split: Literal["train", "val"] = "train") -> ImageSource:
     """List a folder of images: an `ImageFolder` tree (one folder a class) or a flat folder.
 
-    With a folder `train` below it, `path` stands for a data set and `split` chooses the part.
+    With folders `train` and `val` below it, `path` stands for a data set and `split` chooses the part.
 
     Raises:
         SourceError: There is no such folder, or no image in it.
@@ -74,10 +74,8 @@ def open_images(path: Path | str, split: Literal["train", "val"] = "train") -> I
         raise SourceError(f"There are no images at {root}: the path does not exist. Give a folder of images.")
     if not root.is_dir():
         raise SourceError(f"{root} is a file. Give the folder that the images lie in.")
-    if (root / "train").is_dir():
+    if (root / "train").is_dir() and (root / "val").is_dir():
         root = root / split
-        if not root.is_dir():
-            raise SourceError(f"{root.parent} has a folder train but none called {split}. Give the folder itself.")
     found = sorted((_key_of(name), name) for name in _walk(root))
     if not found:
         raise SourceError(
@@ -93,7 +91,7 @@ def open_images(path: Path | str, split: Literal["train", "val"] = "train") -> I
 def _walk(root: Path) -> list[str]:
     """Image files below `root` by relative path; links are followed once, hidden names are passed over."""
     names, seen = [], set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back up
             folders.clear()
@@ -105,6 +103,12 @@ def _walk(root: Path) -> list[str]:
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
                 names.append(name if relative == "." else f"{relative}/{name}")
     return names
+
+
+def _refuse_unreadable(problem: OSError) -> None:
+    raise SourceError(
+        f"The folder {problem.filename} cannot be read: {problem.strerror}. Its images would be left out."
+    )
 
 
 def _key_of(name: str) -> str:
