@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float16, Int64, UInt8
+from jaxtyping import Bool, Float, Float16, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -44,8 +44,8 @@ class Batch:
     rows: Int64[Tensor, " image"]
     """Numbers of the images in the store."""
     crops: UInt8[Tensor, "image size size 3"]
-    targets: Float16[Tensor, "image token width"]
-    """Class token first, then all patches in row-major order."""
+    targets: Float[Tensor, "image token width"]
+    """Class token first, then all patches in row-major order; float16 from a store."""
     visible: Int64[Tensor, "image visible"]
     masked: Int64[Tensor, "image masked"]
     keep: Bool[Tensor, "branch image"] | None

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from caev2.pretrain.batches import Batch
 from caev2.pretrain.loss import alignment_loss, order_targets
 from caev2.pretrain.official import to_official
-from caev2.pretrain.parameters import adamw, set_learning_rate
+from caev2.pretrain.parameters import adamw
 from caev2.pretrain.schedule import CosineSchedule
+from caev2.pretrain.step import update
 
 from .parity import NAMES, Oracle, read_oracle, split_mask
 
@@ -45,6 +47,24 @@ def test_every_gradient_is_that_of_the_published_code(oracle):
         )
 
 
+def batch_of(oracle: Oracle, mask: torch.Tensor) -> Batch:
+    """What the training loop would hand to its step; the images come beside it, normalised already."""
+    visible, masked = split_mask(mask)
+    count, size = len(mask), oracle.settings.image_px
+    return Batch(
+        step=0,
+        epoch=0,
+        view=0,
+        rows=torch.arange(count),
+        crops=torch.zeros((count, size, size, 3), dtype=torch.uint8),
+        targets=oracle["input/target_tokens"],
+        visible=visible,
+        masked=masked,
+        keep=None,
+        drifted=None,
+    )
+
+
 def test_twenty_training_steps_follow_the_published_trajectory(oracle):
     model = oracle.student().train()
     training = oracle.training
@@ -58,14 +78,10 @@ def test_twenty_training_steps_follow_the_published_trajectory(oracle):
     followed = {"loss": [], "grad_norm": [], "lr": []}
     for step in range(schedule.total_steps):
         images, mask = oracle["input/images"].roll(step, -1), oracle["input/mask"].roll(step, 1)
-        loss = aligned(model, oracle, images, mask)[1].loss
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), training["clip_grad"])
-        set_learning_rate(optimizer, schedule.lr_at(step))
-        optimizer.step()
-        for name, value in (("loss", loss.item()), ("grad_norm", norm.item()), ("lr", schedule.lr_at(step))):
-            followed[name].append(value)
+        lr = schedule.lr_at(step)
+        figures = update(model, optimizer, batch_of(oracle, mask), images, lr=lr, clip_norm=training["clip_grad"])
+        for name, value in (("loss", figures.alignment.loss), ("grad_norm", figures.grad_norm), ("lr", lr)):
+            followed[name].append(float(value))
     for name, values in followed.items():
         tolerance = 1e-12 if name == "lr" else 1e-4
         torch.testing.assert_close(
