@@ -199,20 +199,24 @@ def test_a_file_system_that_takes_nothing_is_refused(made, images):
     assert "Cannot write /proc/run" in refusal(*train(made / "store", "/proc/run", images))
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """No file may grow beyond 20 kB: what a full disk does, in the one way that needs no privileges."""
+    """No file may grow beyond 20 kB: what a full disk does, in the one way that needs no privileges.
+
+    Around a few lines only: pytest writes its own output between tests, perhaps into a longer file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_up_leaves_nothing_half_written(made, images, tmp_path, request):
-    request.getfixturevalue("small_files")
-    assert "Cannot write" in refusal("extract", images, tmp_path / "store", *EXTRACT)
-    assert "Cannot write" in refusal(*train(made / "store", tmp_path / "run", images))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+def test_a_disk_that_fills_up_leaves_nothing_half_written(made, images, tmp_path):
+    with small_files():
+        assert "Cannot write" in refusal("extract", images, tmp_path / "store", *EXTRACT)
+        assert "Cannot write" in refusal(*train(made / "store", tmp_path / "run", images))
     assert not list((tmp_path / "store").rglob("c/*"))
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
     assert caev2("extract", images, tmp_path / "store", *EXTRACT).exit_code == 0

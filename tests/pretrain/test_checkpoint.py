@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import resource
 from pathlib import Path
@@ -176,22 +177,27 @@ def test_a_checkpoint_of_another_run_is_refused_with_both_fingerprints(tmp_path)
     assert Training().load(path, fingerprint=None) == 1
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def nearly_full_disk():
-    """No file may grow beyond 10,000 bytes, so that the system itself refuses to write on."""
+    """No file may grow beyond 10,000 bytes, so that the system itself refuses to write on.
+
+    Around a few lines only: pytest writes its own output between tests, perhaps into a longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written(tmp_path, request):
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written(tmp_path):
     training = Training().train(range(2))
     path = training.save(tmp_path, 2, keep_last=1).path
     content = path.read_bytes()
     assert len(content) > 10_000
-    request.getfixturevalue("nearly_full_disk")
-    with pytest.raises(OutputError, match=r"Cannot write .*step-000000003.*File too large.*make space"):
+    says = r"Cannot write .*step-000000003.*File too large.*make space"
+    with nearly_full_disk(), pytest.raises(OutputError, match=says):
         training.save(tmp_path, 3, keep_last=1)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == content
