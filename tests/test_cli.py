@@ -590,6 +590,7 @@ def test_ctrl_c_during_extraction_exits_130_and_the_same_command_goes_on(made, t
     process = subprocess.Popen(
         [caev2_command, "extract", images, tmp_path / "store", *EXTRACT[:-3], "--device", "cpu"],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job inherits it ignored
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list((tmp_path / "store").glob("units/*.json")):
