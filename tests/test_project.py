@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(caev2.__path__, "caev2."))
 
 # character classes keep the patterns from finding themselves
-REGISTRIES = r"pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|registry[.]npmjs|anaconda[.]org|index-ur[l]"
+REGISTRIES = (
+    r"py[p]i[.]org|python[h]osted[.]org|download[.]py[t]orch[.]org|registry[.]np[m]js|ana[c]onda[.]org|index-ur[l]"
+)
 MACHINE_PATHS = r"(?<![\w.~*-])/(?:work|tmp|root|home|Users)/"
 LINK = re.compile(r"\[[^\]]*\]\((?!\w+:|#)([^)#\s]+)[^)]*\)")
 
