@@ -1,0 +1,1 @@
+"""The commands, one file for each stage: parse, call one function, print."""

@@ -1,0 +1,35 @@
+"""`caev2 demo`: the whole pipeline on built-in scenes."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from caev2.commands.invocation import bars, common_options, example, pick_device
+
+
+@click.command(epilog=example("demo --quick"))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("caev2-demo"),
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Fewer scenes and steps: shows that everything works, not that the student learns.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of scenes, weights, order and masks.")
+@common_options
+def demo(out: Path, quick: bool, seed: int, as_json: bool, quiet: bool, device: str | None) -> None:
+    """Extract, pre-train and probe on built-in scenes; ends with a table and pictures."""
+    from caev2.demo.run import print_demo, run_demo
+    from caev2.terminal import print_json
+
+    result = run_demo(out, quick=quick, seed=seed, device=pick_device(device), progress=bars(quiet))
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        print_demo(result)

@@ -1,0 +1,68 @@
+"""`caev2 extract`: stage one."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from caev2.commands.invocation import (
+    bars,
+    common_options,
+    example,
+    list_failures,
+    pick_device,
+    print_result,
+    set_option,
+)
+
+
+@click.command(epilog=example("extract photographs photographs.caev2 --recipe base-300e"))
+@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
+@click.option("--teacher", default=None, help="Overrides the recipe's teacher.")
+@click.option("--views", type=int, default=None, help="Views of each image.")
+@click.option("--dry-run", is_flag=True, help="Print rows, bytes and free disk; write nothing.")
+@set_option
+@common_options
+def extract(
+    images: Path,
+    store: Path,
+    recipe: str,
+    teacher: str | None,
+    views: int | None,
+    dry_run: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    device: str | None,
+) -> None:
+    """Run a frozen teacher once over deterministic crops of IMAGES and keep its latents in STORE."""
+    from caev2.extract import run
+    from caev2.extract.catalog import load_teacher
+    from caev2.extract.recipes import RECIPES
+    from caev2.recipe import load, override
+    from caev2.store.disk import say_bytes
+    from caev2.store.images import open_images
+
+    chosen = override(load(recipe, RECIPES), settings)
+    named = {"teacher": teacher, "view_count": views}
+    chosen = dataclasses.replace(chosen, **{name: value for name, value in named.items() if value is not None})
+    if dry_run:
+        where = pick_device(device)
+        planned = run.plan(
+            open_images(images),
+            store,
+            chosen,
+            load_teacher(chosen.teacher, device=where, precision=chosen.precision),
+        )
+        facts = dataclasses.asdict(planned)
+        if not as_json:
+            facts |= {name: say_bytes(facts[name]) for name in ("bytes", "free_bytes")}
+        print_result(facts, as_json, f"{store} would hold")
+        return
+    result = run.extract(images, store, chosen, device=pick_device(device), progress=bars(quiet))
+    facts = dataclasses.asdict(result)
+    if not as_json:
+        facts["failures"] = list_failures(result.failures)
+    print_result(facts, as_json, f"Extracted {store}")

@@ -1,0 +1,137 @@
+"""What all commands share: options, progress bars, how a result is printed and how a command is left.
+
+torch and everything that brings it are imported inside the commands, so that `--help` answers at once.
+"""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+from caev2.errors import Caev2Error
+
+if TYPE_CHECKING:
+    from caev2.terminal import Bars
+
+REFUSED = 2
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + SIGINT
+
+
+class Commands(click.Group):
+    """A group that turns expected failures into one paragraph and exit status 2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse unknown options of the program itself."""
+        try:
+            return super().parse_args(ctx, args)
+        except NoArgsIsHelpError:
+            raise
+        except click.UsageError as problem:
+            leave(ctx, _say_usage(problem), REFUSED)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except Caev2Error as problem:
+            leave(ctx, str(problem), REFUSED)
+        except NoArgsIsHelpError:
+            raise
+        except click.UsageError as problem:
+            leave(ctx, _say_usage(problem), REFUSED)
+        except KeyboardInterrupt:
+            leave(ctx, "interrupted. What was finished is kept; the same command goes on.", INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the work, not of the alphabet."""
+        return list(self.commands)
+
+
+def _say_usage(problem: click.UsageError) -> str:
+    hint = f" See `{problem.ctx.command_path} --help`." if problem.ctx else ""
+    return problem.format_message() + hint
+
+
+def leave(ctx: click.Context, message: str, status: int) -> NoReturn:
+    """End the program with one paragraph on standard error."""
+    if ctx.find_root().obj is not None:
+        ctx.find_root().obj.finish()  # or the bar would be drawn over the message
+    click.echo("caev2: " + " ".join(message.split()), err=True)
+    sys.exit(status)
+
+
+def bars(quiet: bool) -> "Bars":
+    """The bars of this command, which it closes however it ends."""
+    from caev2.terminal import Bars
+
+    ctx = click.get_current_context().find_root()
+    ctx.obj = Bars(quiet)
+    return ctx.obj
+
+
+def example(text: str) -> str:
+    """The end of a command's help."""
+    return f"\b\nExample:\n  caev2 {text}"
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one machine-readable result.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress bars.")
+device_option = click.option(
+    "--device", default=None, help="Where to compute: cpu, cuda, cuda:1. Default: a GPU if there is one."
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one setting of the recipe; may be repeated.",
+)
+
+
+def common_options(command: Callable) -> Callable:
+    """The options of every command that takes time."""
+    return device_option(quiet_option(json_option(command)))
+
+
+def pick_device(name: str | None) -> str:
+    """The device that was asked for, or the best there is.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    import torch
+
+    from caev2.errors import ConfigError
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"--device cannot be {name!r}. Give cpu, cuda, or cuda:1 for the second GPU.")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        raise ConfigError(
+            f"--device {name!r} cannot be used: {str(problem).splitlines()[0]}. Try --device cpu."
+        ) from None
+    return name
+
+
+def print_result(result: Any, as_json: bool, title: str) -> None:
+    """Print a result, or a mapping of facts, for people or for machines."""
+    from caev2.terminal import print_facts, print_json
+
+    facts = result if isinstance(result, dict) else dataclasses.asdict(result)
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(title, facts)
+
+
+def list_failures(failures: tuple[tuple[str, str], ...]) -> str:
+    """How many images cannot be used, and the first of them with their reasons."""
+    shown = "; ".join(f"{key}: {reason}" for key, reason in failures[:3])
+    return f"{len(failures)}" + (f" ({shown}{'; ...' if len(failures) > 3 else ''})" if failures else "")

@@ -1,0 +1,67 @@
+"""`caev2 store ...`: looking into a store and checking it."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from caev2.commands.invocation import REFUSED, bars, example, json_option, list_failures, print_result, quiet_option
+
+
+@click.group(epilog=example("store info photographs.caev2"))
+def store() -> None:
+    """Look into a store and check it."""
+
+
+@store.command("info", epilog=example("store info photographs.caev2"))
+@click.argument("store", type=click.Path(path_type=Path))
+@json_option
+def store_info(store: Path, as_json: bool) -> None:
+    """Describe a store on one screen."""
+    from caev2.store.describe import describe_store
+    from caev2.store.disk import say_bytes
+    from caev2.store.reader import Store
+    from caev2.terminal import print_facts, print_json
+
+    described = describe_store(Store(store, allow_unsealed=True))
+    if as_json:
+        print_json(described)
+        return
+    targets, failures = described.pop("targets"), described.pop("failures")
+    described["undecodable"] = list_failures(tuple((key, reason) for key, reason in failures))
+    described["view_settings"] = ", ".join(f"{name} {value}" for name, value in described["view_settings"].items())
+    print_facts("Store", described)
+    for name, target in targets.items():
+        teacher = target.pop("teacher")
+        target["bytes"] = say_bytes(target["bytes"])
+        target["teacher"] = f"{teacher['name']}, {teacher['precision']}, sha256 {teacher['sha256'][:16]}..."
+        print_facts(f"Target {name}", target)
+
+
+@store.command("verify", epilog=example("store verify photographs.caev2 --images photographs"))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), default=None, help="Also compare the pixels of every view.")
+@json_option
+@quiet_option
+def store_verify(store: Path, images: Path | None, as_json: bool, quiet: bool) -> None:
+    """Compare every file with its digest, every row with its checksum; exit 2 if anything differs."""
+    from caev2.store.images import open_images
+    from caev2.store.reader import Store
+    from caev2.store.replay import ViewReplay
+    from caev2.store.verify import verify_images, verify_store
+
+    opened = Store(store, allow_unsealed=True)
+    source = None if images is None else open_images(images)
+    report = dataclasses.asdict(verify_store(opened, bars(quiet)))
+    if source is not None and not report["problems"]:
+        report["problems"] = verify_images(opened, ViewReplay(opened, source), bars(quiet))
+    report["state"] = opened.manifest.state
+    problems = report["problems"]
+    if not as_json:
+        report["problems"] = len(problems)
+    print_result(report, as_json, f"Verified {store}")
+    for problem in problems:
+        click.echo(f"  {problem}", err=True)
+    if problems:
+        sys.exit(REFUSED)
