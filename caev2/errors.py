@@ -13,6 +13,7 @@
     ├── CheckpointError        a checkpoint cannot be found, read or fitted
     ├── UnsafeFile             a file asks to run code or to leave its folder
     ├── OutputError            a place cannot be written
+    ├── WorkerDied             a data worker was ended from outside, most often for want of memory
     └── TrainingDiverged       losses stopped being finite
 
 A message has three parts: where it happened, the two values that disagree, and what to do next.
@@ -70,6 +71,10 @@ class UnsafeFile(Caev2Error):
 
 class OutputError(Caev2Error):
     """A place cannot be written."""
+
+
+class WorkerDied(Caev2Error):
+    """A data worker was ended from outside, most often for want of memory."""
 
 
 class TrainingDiverged(Caev2Error):

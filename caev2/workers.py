@@ -1,0 +1,128 @@
+"""Work in worker processes, in order and ahead of its use.
+
+The one place that starts worker processes. Whatever has to be read, decoded or cropped for a device is prepared by
+`in_order`:
+
+    for crops in in_order(crops_of, [range(0, 128), range(128, 256)], workers=2):
+        subject.pool(crops.to(device))
+
+where `crops_of(images)` may raise any `Caev2Error`: it arrives here as it is, at the place of the item it belongs to.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from caev2.errors import Caev2Error, WorkerDied
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+def in_order(
+    make: Callable[[Key], Item],
+    keys: Iterable[Key],
+    *,
+    workers: int,
+    ahead: int = 4,
+    pin_memory: bool = False,
+) -> Iterator[Item]:
+    """`make(key)` for each key, in the order of the keys.
+
+    Without workers each item is made when it is asked for. With workers, keys are taken as items are: `keys` may be
+    a generator that decides late. Workers leave Ctrl-C and SIGTERM to this process, which ends them with itself.
+
+    Args:
+        make: A function of a module or a method of something that can be pickled.
+        keys: What to make items of.
+        workers: Processes; 0: none but this one.
+        ahead: Items that each worker may be ahead.
+        pin_memory: Copy tensors into page-locked memory, for a faster way to a GPU.
+
+    Raises:
+        Caev2Error: `make` raised it.
+        WorkerDied: A worker was killed, as by a system that is out of memory.
+    """
+    loader = DataLoader(
+        _Attempts(make),
+        batch_size=None,
+        sampler=keys,  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=ahead if workers else None,
+        collate_fn=_as_is,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_the_parent,
+        generator=torch.Generator(),  # else the global one would give a seed away
+    )
+    items = iter(loader)
+    _soften_deaths()
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as problem:
+            if not str(problem).startswith(_DEATH):
+                raise
+            raise WorkerDied(
+                f"One of {workers} data workers was ended from outside ({_last_words or problem}). Most often memory "
+                "was short: free some, or use fewer with --set workers=1 or 0. Then run the same command again."
+            ) from None
+        if isinstance(item, Caev2Error):
+            raise item
+        yield item
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempts(Dataset, Generic[Key, Item]):
+    make: Callable[[Key], Item]
+
+    def __getitem__(self, key: Key) -> Item | Caev2Error:
+        """The item, or why there is none: torch would bury a worker's error in its traceback."""
+        try:
+            return self.make(key)
+        except Caev2Error as problem:
+            return problem
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Go on when a signal is sent to the whole process group: the parent ends its step first, then the workers."""
+    del worker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+# A dead worker is found when its item is waited for. torch also raises at once, from a signal handler and wherever
+# the main thread happens to be: in the middle of writing a checkpoint. So that is held back, its words kept.
+_DEATH = "DataLoader worker (pid"
+_last_words = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Softened:
+    handler: Callable[[int, Any], Any]
+
+    def __call__(self, number: int, frame: Any) -> None:
+        global _last_words
+        try:
+            self.handler(number, frame)
+        except RuntimeError as problem:
+            if not str(problem).startswith(_DEATH):
+                raise
+            _last_words = str(problem).split(". ")[0].rstrip(".")
+
+
+def _soften_deaths() -> None:
+    handler = signal.getsignal(signal.SIGCHLD)
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere torch sets no handler either
+    if in_main and callable(handler) and not isinstance(handler, _Softened):
+        signal.signal(signal.SIGCHLD, _Softened(handler))

@@ -1,0 +1,69 @@
+"""Worker processes: order, errors as they were raised, and workers that are killed."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from caev2.errors import SourceError, WorkerDied
+from caev2.workers import in_order
+
+
+def double(number: int) -> torch.Tensor:
+    return torch.tensor(2 * number)
+
+
+def refuse_three(number: int) -> int:
+    if number == 3:
+        raise SourceError("image 3 cannot be read")
+    return number
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_items_come_in_the_order_of_their_keys(workers):
+    assert [int(item) for item in in_order(double, range(20), workers=workers)] == list(range(0, 40, 2))
+    assert list(in_order(double, [], workers=workers)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_arrives_as_it_was_raised_after_the_items_before_it(workers):
+    got = []
+    with pytest.raises(SourceError, match=r"^image 3 cannot be read$"):
+        got.extend(in_order(refuse_three, range(20), workers=workers))
+    assert list(in_order(refuse_three, range(3), workers=workers)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_keys_are_taken_as_items_are(workers):
+    taken = []
+
+    def keys():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    items = in_order(double, keys(), workers=workers, ahead=2)
+    next(items)
+    assert len(taken) <= 1 + 2 * workers + 1
+    items.close()
+
+
+def test_a_killed_worker_is_one_clear_error_where_its_item_is_waited_for():
+    items = in_order(die_at_three, range(20), workers=1, ahead=8)
+    assert next(items) == 0  # the worker dies while we are busy: nothing is raised here
+    sum(range(10**7))
+    with pytest.raises(WorkerDied, match=r"One of 1 data workers .*Killed.*--set workers=1 or 0"):
+        list(items)
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.random.get_rng_state()
+    list(in_order(double, range(4), workers=1))
+    assert torch.equal(torch.random.get_rng_state(), before)
