@@ -1,10 +1,55 @@
 """What makes features or labels useless for any probe, found before time is spent on one."""
 
+from collections.abc import Iterable, Mapping
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from caev2.errors import CheckpointError, SourceError
+
+_SPREAD = 1e-5
+"""Of features over images, relative to their size: below it there is nothing but float32 rounding."""
+
+
+def check_weights(tensors: Iterable[tuple[str, Tensor]], what: str) -> None:
+    """Refuse weights that hold NaN or infinity, before an image is read.
+
+    Raises:
+        CheckpointError: Some number is not finite; the first tensor is named.
+    """
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            broken = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(
+                f"The weights of {what} are broken: {broken} of the {tensor.numel()} numbers of {name} are not "
+                "finite. Probe an earlier checkpoint."
+            )
+
+
+def check_informative(
+    pooled: Mapping[str, Float[Tensor, "image _"]], crops: UInt8[Tensor, "image size size 3"], what: str
+) -> None:
+    """Refuse features that are not finite, or the same for images that differ: found in the first batch.
+
+    One pooling that tells images apart is enough, for poolings compete.
+
+    Raises:
+        CheckpointError: No probe of these features means anything.
+    """
+    for name, features in pooled.items():
+        check_finite(features, f"{what} ({name})")
+    if bool((crops == crops[:1]).all()) or not all(_is_constant(features) for features in pooled.values()):
+        return
+    raise CheckpointError(
+        f"The features of {what} have collapsed: those of the first {len(crops)} images are all the same, though "
+        "the images differ. There is nothing to probe; look at the run's log for where its cosines stood still."
+    )
+
+
+def _is_constant(features: Float[Tensor, "image width"]) -> bool:
+    spread = (features - features.mean(0)).abs().max()
+    return bool(spread <= _SPREAD * features.abs().max())
 
 
 def check_finite(features: Float[Tensor, "image width"], what: str) -> None:

@@ -4,21 +4,21 @@ A subject is anything that turns crops into features: a student of a run, a rand
 themselves. Each offers one or more poolings; heads are chosen among them on held-out training images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from caev2.errors import ImageUndecodable, SourceError
+from caev2.eval.checks import check_informative
 from caev2.progress import Progress
-from caev2.store.decode import decode_rgb
+from caev2.store.decode import Orientation, decode_rgb
 from caev2.store.images import ImageSource
+from caev2.workers import in_order
 
 Pooled = dict[str, Float[Tensor, "image width"]]
 
@@ -43,9 +43,11 @@ class LabelledFeatures:
     labels: Int64[Tensor, " image"]
 
 
-def evaluation_crop(data: bytes, size_px: int, resize_px: int) -> UInt8[np.ndarray, "size size 3"]:
+def evaluation_crop(
+    data: bytes, size_px: int, resize_px: int, orientation: Orientation = "exif"
+) -> UInt8[np.ndarray, "size size 3"]:
     """Resize the short side, bicubic, then crop the centre: the evaluation transform of the published protocols."""
-    image = decode_rgb(data)
+    image = decode_rgb(data, orientation)
     width, height = image.size
     short = min(width, height)
     if short != resize_px:  # as torchvision's Resize: the long side is cut down to an integer
@@ -56,28 +58,26 @@ def evaluation_crop(data: bytes, size_px: int, resize_px: int) -> UInt8[np.ndarr
     return np.array(image.crop((left, top, left + size_px, top + size_px)))
 
 
-class _Crops(Dataset):
-    def __init__(self, source: ImageSource, size_px: int, resize_px: int):
-        self._source, self._size_px, self._resize_px = source, size_px, resize_px
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cropping:
+    """How a worker turns a range of images into a batch."""
 
-    def __getitem__(self, image: int) -> Tensor | SourceError:
-        """A crop, or why there is none: torch would bury a worker's error in its traceback."""
-        try:
-            return self._crop(image)
-        except SourceError as problem:
-            return problem
+    source: ImageSource
+    size_px: int
+    resize_px: int
+    orientation: Orientation
 
-    def _crop(self, image: int) -> Tensor:
+    def crops_of(self, images: range) -> UInt8[Tensor, "image size size 3"]:
+        return torch.from_numpy(np.stack([self._crop(image) for image in images]))
+
+    def _crop(self, image: int) -> UInt8[np.ndarray, "size size 3"]:
         try:
-            return torch.from_numpy(evaluation_crop(self._source.read(image), self._size_px, self._resize_px))
+            return evaluation_crop(self.source.read(image), self.size_px, self.resize_px, self.orientation)
         except ImageUndecodable as problem:
             raise SourceError(
-                f"{self._source.root / self._source.paths[image]} cannot be decoded: {problem}. Every image of an "
+                f"{self.source.root / self.source.paths[image]} cannot be decoded: {problem}. Every image of an "
                 "evaluation counts; repair or remove it."
             ) from None
-
-    def __len__(self) -> int:
-        return len(self._source)
 
 
 def extract_features(
@@ -87,6 +87,7 @@ def extract_features(
     resize_px: int,
     device: str,
     progress: Progress,
+    orientation: Orientation = "exif",
     batch: int = 128,
     workers: int = 1,
 ) -> LabelledFeatures:
@@ -98,34 +99,28 @@ def extract_features(
         resize_px: Short side before the centre crop.
         device: Where the subject is.
         progress: Who is told.
+        orientation: Whether the EXIF orientation is applied; features mean most under the rule they were learnt by.
         batch: Images at a time.
         workers: Processes that decode.
 
     Raises:
         SourceError: An image cannot be decoded, or images have no classes.
+        CheckpointError: The first features are not finite, or the same for different images.
     """
     if not source.classes:
         raise SourceError(f"{source.root} has no classes: put each image into a folder called like its class.")
     progress.start(f"features of {subject.name}", len(source))
+    cropping = _Cropping(source=source, size_px=subject.size_px, resize_px=resize_px, orientation=orientation)
+    batches = [range(first, min(first + batch, len(source))) for first in range(0, len(source), batch)]
     parts: dict[str, list[Tensor]] = {}
-    for crops in _batches(source, subject.size_px, resize_px, batch, workers):
+    for crops in in_order(cropping.crops_of, batches, workers=workers):
         with torch.inference_mode():
-            for name, features in subject.pool(crops.to(device)).items():
-                parts.setdefault(name, []).append(features.float().cpu())
+            pooled = {name: features.float().cpu() for name, features in subject.pool(crops.to(device)).items()}
+        if not parts:
+            check_informative(pooled, crops, subject.name)
+        for name, features in pooled.items():
+            parts.setdefault(name, []).append(features)
         progress.advance(len(crops))
     progress.finish()
-    pooled = {name: torch.cat(pieces).clone() for name, pieces in parts.items()}
-    return LabelledFeatures(pooled=pooled, labels=torch.tensor(source.labels))
-
-
-def _batches(source: ImageSource, size_px: int, resize_px: int, batch: int, workers: int) -> Iterator[Tensor]:
-    crops = _Crops(source, size_px, resize_px)
-    for images in DataLoader(crops, batch_size=batch, num_workers=workers, collate_fn=_as_is):
-        for image in images:
-            if isinstance(image, SourceError):
-                raise image
-        yield torch.stack(images)
-
-
-def _as_is(items: Any) -> Any:
-    return items
+    whole = {name: torch.cat(pieces).clone() for name, pieces in parts.items()}
+    return LabelledFeatures(pooled=whole, labels=torch.tensor(source.labels))

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class RunIdentity:
     """Root digest of the store."""
     target: dict[str, Any]
     """What is learnt: teacher, tap, tokens, width."""
+    views: dict[str, Any] = field(default_factory=dict)
+    """How the store's crops were drawn, orientation included; empty for a run made from a foreign checkpoint."""
 
     def fingerprint(self) -> str:
         """One word that is equal for runs that end in equal weights (on one kind of device)."""
@@ -63,6 +65,7 @@ def identify(recipe: PretrainRecipe, store: Store, precision: str) -> RunIdentit
         store_fingerprint=store.manifest.spec.fingerprint(),
         store_digest=store.manifest.root_digest or "",
         target=to_mapping(store.manifest.spec.targets[recipe.target]),
+        views=to_mapping(store.manifest.spec.views),
     )
 
 

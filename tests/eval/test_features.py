@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from caev2.errors import SourceError
+from caev2.errors import CheckpointError, SourceError
 from caev2.eval.features import Subject, evaluation_crop, extract_features
 from caev2.progress import Silent
 from caev2.store.images import open_images
@@ -58,3 +58,62 @@ def test_images_without_classes_are_refused(tmp_path):
     subject = Subject(name="means", size_px=32, pool=means)
     with pytest.raises(SourceError, match="has no classes"):
         extract_features(subject, open_images(tmp_path), resize_px=36, device="cpu", progress=Silent())
+
+
+@pytest.fixture
+def rotated(tmp_path):
+    """One oblong image whose EXIF says that it lies on its side, in a folder of images."""
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 64, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    (tmp_path / "class").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "class" / "side.png", exif=exif)
+    return open_images(tmp_path), pixels
+
+
+def first_rows(crops: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"rows": crops[:, 0].flatten(1).float()}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_orientation_rule_decides_which_way_an_image_lies(rotated, workers):
+    source, pixels = rotated
+    subject = Subject(name="rows", size_px=32, pool=first_rows)
+    options = {"resize_px": 32, "device": "cpu", "progress": Silent(), "workers": workers}
+    for orientation, shown in (("ignore", pixels), ("exif", np.rot90(pixels, -1))):
+        found = extract_features(subject, source, orientation=orientation, **options).pooled["rows"]
+        upright = torch.from_numpy(evaluation_crop(png(Image.fromarray(shown)), 32, 32))[None]
+        assert torch.equal(found, first_rows(upright)["rows"]), orientation
+
+
+@pytest.mark.parametrize(
+    ("pooled", "said"),
+    [
+        (lambda crops: crops.float().mean((1, 2)).log() * float("nan"), "features of 3 of 3 images are not finite"),
+        (lambda crops: torch.full((len(crops), 4), 0.3), "the first 3 images are all the same"),
+    ],
+    ids=["NaN", "collapsed"],
+)
+def test_features_that_mean_nothing_stop_at_the_first_batch(tmp_path, pooled, said):
+    seen = []
+
+    def pool(crops):
+        seen.append(len(crops))
+        return {"only": pooled(crops)}
+
+    source = open_images(make_photographs(tmp_path / "images", 10))
+    with pytest.raises(CheckpointError, match=said):
+        extract_features(
+            Subject(name="broken", size_px=32, pool=pool), source, resize_px=36, device="cpu", progress=Silent(),
+            batch=3, workers=0,
+        )  # fmt: skip
+    assert seen == [3]
+
+
+def test_equal_images_may_have_equal_features(tmp_path):
+    (tmp_path / "images" / "grey").mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (40, 40), (9, 9, 9)).save(tmp_path / "images" / "grey" / f"{number}.png")
+    subject = Subject(name="means", size_px=32, pool=means)
+    found = extract_features(subject, open_images(tmp_path / "images"), resize_px=36, device="cpu", progress=Silent())
+    assert found.pooled["mean"].tolist() == [[9.0] * 3] * 3
