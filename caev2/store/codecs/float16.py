@@ -1,0 +1,44 @@
+"""`float16`: the latents as they are, rounded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from caev2.errors import StoreError
+from caev2.store.codecs.codec import Encoded, RowType, Tables
+from caev2.store.codecs.directions import NORM_LIMIT
+from caev2.store.codecs.tables import check_tables
+
+
+@dataclass(frozen=True, slots=True)
+class Float16Codec:
+    """No tables, no norms; two bytes a number."""
+
+    name: str = "float16"
+
+    def row_type(self, tokens: int, width: int) -> RowType:
+        """The latents themselves."""
+        return RowType(dtype="float16", shape=(tokens, width), has_norms=False)
+
+    def fit(self, rows: Float[np.ndarray, "row token width"]) -> dict[str, np.ndarray]:
+        """Nothing is learned."""
+        del rows
+        return {}
+
+    def encode(self, rows: Float[np.ndarray, "row token width"], tables: Tables) -> Encoded:
+        """Round to float16; see `codec.Codec.encode`."""
+        check_tables(self.name, tables, {})
+        wrong = ~(np.abs(rows) < NORM_LIMIT)
+        if wrong.any():
+            row, token, channel = (int(place) for place in np.argwhere(wrong)[0])
+            raise StoreError(
+                f"Row {row}, token {token} cannot be stored: channel {channel} of its latent is "
+                f"{float(rows[row, token, channel]):g}, and float16 ends at 65504. Look at the teacher's latents of "
+                "this image; a teacher in fp16 that overflows may do without in fp32."
+            )
+        return Encoded(rows.astype("<f2"), None)
+
+    def plan(self, tables: Tables) -> None:
+        """Codes are the latents."""
+        check_tables(self.name, tables, {})
