@@ -104,9 +104,7 @@ class DecodePlan:
         return latents
 
 
-def per_token(
-    by_kind: Float32[np.ndarray, "2 channel"], tokens: int
-) -> Float32[np.ndarray, "token channel"]:
+def per_token(by_kind: Float32[np.ndarray, "2 channel"], tokens: int) -> Float32[np.ndarray, "token channel"]:
     """The class token's line once, the patches' line for every other token."""
     return by_kind[np.minimum(np.arange(tokens), PATCH)]
 

@@ -1,5 +1,6 @@
 """The best 2, 4, 16 or 256 levels for a unit normal variable (Lloyd, 1957; Max, 1960), and the nearest of them."""
 
+import itertools
 import math
 from functools import cache
 from statistics import NormalDist
@@ -21,8 +22,8 @@ def lloyd_max_levels(bits: int) -> Float32[np.ndarray, " level"]:
     half = 2 ** (bits - 1)
     levels = [math.sqrt(3) * _UNIT.inv_cdf((half + place + 0.5) / (2 * half)) for place in range(half)]
     for _ in range(3000):
-        bounds = [0.0, *((low + high) / 2 for low, high in zip(levels, levels[1:], strict=False)), math.inf]
-        moved = [_mean_between(low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+        bounds = [0.0, *((low + high) / 2 for low, high in itertools.pairwise(levels)), math.inf]
+        moved = [_mean_between(low, high) for low, high in itertools.pairwise(bounds)]
         change = max(abs(old - new) for old, new in zip(levels, moved, strict=True))
         levels = moved
         if change < 1e-12:
@@ -46,7 +47,7 @@ def distortion(bits: int) -> float:
         return 1.0
     levels = lloyd_max_levels(bits).astype(float)[2 ** (bits - 1) :]
     bounds = [0.0, *((levels[1:] + levels[:-1]) / 2), math.inf]
-    masses = [math.erfc(a / math.sqrt(2)) - math.erfc(b / math.sqrt(2)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    masses = [math.erfc(a / math.sqrt(2)) - math.erfc(b / math.sqrt(2)) for a, b in itertools.pairwise(bounds)]
     return 1.0 - float(np.dot(masses, levels**2))  # levels are centroids: E[x · level] = E[level²]
 
 
