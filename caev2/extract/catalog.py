@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caev2.errors import ConfigError
-from caev2.extract import published, shipped
+from caev2.extract import published, shipped, timm_models
 from caev2.extract.names import TeacherName, split_name
 from caev2.extract.teacher import Precision, Teacher
 from caev2.recipe import nearest
@@ -22,6 +22,7 @@ class _Scheme:
 _SCHEMES = {
     "demo": _Scheme(check_name=shipped.check_name, load=shipped.load),
     "openclip": _Scheme(check_name=published.check_name, load=published.load),
+    "timm": _Scheme(check_name=timm_models.check_name, load=timm_models.load),
 }
 
 
@@ -36,7 +37,7 @@ def parse_name(text: str) -> TeacherName:
         raise ConfigError(
             f"There is no teacher called {text!r}: its kind {name.scheme!r} is unknown. "
             f"{nearest(name.scheme, _SCHEMES)} A teacher is written as openclip:ARCHITECTURE/TAG, "
-            "openclip:ARCHITECTURE@PATH or demo."
+            "openclip:ARCHITECTURE@PATH, timm:MODEL.TAG, timm:MODEL@PATH or demo."
         )
     _SCHEMES[name.scheme].check_name(name)
     return name

@@ -23,14 +23,17 @@ from open_clip.pretrained import download_pretrained_from_url
 from caev2.errors import TeacherError
 
 
-def fetch_weights(published: Mapping[str, Any], *, architecture: str, tag: str, cache: Path | None = None) -> Path:
-    """The file of an open_clip pretrained tag, from the cache or else from the network.
+def fetch_weights(
+    published: Mapping[str, Any], *, architecture: str, tag: str, cache: Path | None = None, scheme: str = "openclip"
+) -> Path:
+    """The file of a pretrained tag, from the cache or else from the network.
 
     Args:
         published: open_clip's entry for the tag (`open_clip.pretrained.get_pretrained_cfg`).
         architecture: The name of the architecture, for the message.
         tag: The name of the tag, for the message.
         cache: Another cache folder than the client's own.
+        scheme: Of the teacher's name, for the message.
 
     Raises:
         TeacherError: It is neither cached nor reachable; the message says which file to fetch and how to name
@@ -41,7 +44,7 @@ def fetch_weights(published: Mapping[str, Any], *, architecture: str, tag: str, 
             return _from_hub(published["hf_hub"], cache)
         return Path(download_pretrained_from_url(published["url"], cache_dir=str(cache) if cache else None))
     except (OSError, RuntimeError, EntryNotFoundError, HTTPError) as problem:
-        raise TeacherError(_how_to_fetch(published, architecture, tag, problem)) from problem
+        raise TeacherError(_how_to_fetch(published, scheme, architecture, tag, problem)) from problem
 
 
 def _from_hub(entry: str, cache: Path | None) -> Path:
@@ -90,10 +93,10 @@ def published_sha256(url: str) -> str | None:
     return digest if len(digest) == 64 and set(digest) <= set("0123456789abcdef") else None
 
 
-def _how_to_fetch(published: Mapping[str, Any], architecture: str, tag: str, problem: Exception) -> str:
+def _how_to_fetch(published: Mapping[str, Any], scheme: str, architecture: str, tag: str, problem: Exception) -> str:
     url = published.get("url") or ""
     name = url.rsplit("/", 1)[-1]
-    ways = []
+    ways, sign = [], "." if scheme == "timm" else "/"
     if published.get("hf_hub"):
         repository, files = hub_files(published["hf_hub"])
         name = name or files[0]
@@ -102,9 +105,9 @@ def _how_to_fetch(published: Mapping[str, Any], architecture: str, tag: str, pro
         digest = published_sha256(url)
         ways.append(f"`wget -O {name} {url}`" + (f" (sha256 {digest})" if digest else ""))
     return (
-        f"The weights of openclip:{architecture}/{tag} are not in the cache and cannot be downloaded "
+        f"The weights of {scheme}:{architecture}{sign}{tag} are not in the cache and cannot be downloaded "
         f"({_reason(problem)}). On a machine with a network fetch {', or '.join(ways)}; then name the file: "
-        f"--teacher openclip:{architecture}@/path/{name}"
+        f"--teacher {scheme}:{architecture}@/path/{name}"
     )
 
 

@@ -3,6 +3,9 @@
 openclip:ARCHITECTURE/TAG         weights that open_clip knows, from the hub or its cache
 openclip:ARCHITECTURE@PATH        weights in a file: OpenAI's own archive, a state dict, safetensors
 openclip:ARCHITECTURE/TAG@PATH    the same, with the tag's pixel statistics and published sha256
+timm:MODEL.TAG                    weights that timm knows, from the hub or its cache
+timm:MODEL@PATH                   weights in a file: a state dict, safetensors
+timm:MODEL.TAG@PATH               the same, with the tag's pixel statistics
 demo                              the small teacher that comes with the package
 demo@PATH                         another one of its kind
 """

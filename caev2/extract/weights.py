@@ -2,7 +2,7 @@
 
 What a file is, its content says, never its name: OpenAI's TorchScript archive, a state dict that `torch.save`
 wrote, or safetensors. The image tower comes out in one naming: OpenAI's, which is also open_clip's, without
-`visual.`.
+`visual.`; a file that holds a tower alone keeps its own.
 """
 
 import pickle
@@ -43,18 +43,22 @@ class TowerFile:
     """What a safetensors file says about itself."""
 
 
-def read_tower(path: Path) -> TowerFile:
-    """Read the image tower of a CLIP.
+def read_tower(path: Path, prefix: str = _TOWER) -> TowerFile:
+    """Read an image tower.
+
+    Args:
+        path: The file.
+        prefix: What the names of its tensors begin with, and lose; empty for a file that holds nothing else.
 
     Raises:
         TeacherError: The file is missing, damaged, of no known kind, or holds no image tower.
         UnsafeFile: It asks to run code.
     """
     read = {"torchscript": _read_torchscript, "torch": _read_torch, "safetensors": _read_safetensors}
-    tower = read[sniff(path)](path)
+    tower = read[sniff(path)](path, prefix)
     for name, tensor in tower.weights.items():
         if not tensor.is_floating_point() or tensor.is_sparse or tensor.is_quantized:
-            raise TeacherError(f"{path} holds {_TOWER}{name} as {tensor.dtype}, not as floating-point weights.")
+            raise TeacherError(f"{path} holds {prefix}{name} as {tensor.dtype}, not as floating-point weights.")
     return tower
 
 
@@ -114,18 +118,18 @@ def _describe(head: bytes) -> str:
     return f"it is text that begins with {text[:40]!r}."
 
 
-def _read_torchscript(path: Path) -> TowerFile:
-    archive = read_archive(path, _TOWER)
+def _read_torchscript(path: Path, prefix: str) -> TowerFile:
+    archive = read_archive(path, prefix)
     # every archive that OpenAI published uses quick GELU, even if a repacked one no longer names the class
     quick_gelu = "QuickGELU" in archive.classes or "GELU" not in archive.classes
-    return TowerFile(path=path, weights=_tower(archive.tensors, path), quick_gelu=quick_gelu)
+    return TowerFile(path=path, weights=_tower(archive.tensors, path, prefix), quick_gelu=quick_gelu)
 
 
-def _read_torch(path: Path) -> TowerFile:
+def _read_torch(path: Path, prefix: str) -> TowerFile:
     names = _unwrap(_load_pickle(path), path)
     # only a state dict taken from OpenAI's own module has these buffers beside the weights
     quick_gelu = True if names.keys() >= _OPENAI_BUFFERS else None
-    return TowerFile(path=path, weights=_tower(names, path), quick_gelu=quick_gelu)
+    return TowerFile(path=path, weights=_tower(names, path, prefix), quick_gelu=quick_gelu)
 
 
 def _load_pickle(path: Path) -> Any:
@@ -169,30 +173,30 @@ def _unwrap(loaded: Any, path: Path) -> dict[str, Any]:
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}
 
 
-def _read_safetensors(path: Path) -> TowerFile:
+def _read_safetensors(path: Path, prefix: str) -> TowerFile:
     try:
         with safe_open(path, framework="pt") as file:
             names = {name.removeprefix("module."): name for name in file.keys()}  # noqa: SIM118 (not a dict)
             chosen = {
-                name: file.get_tensor(name_in_file) for name, name_in_file in names.items() if name.startswith(_TOWER)
+                name: file.get_tensor(name_in_file) for name, name_in_file in names.items() if name.startswith(prefix)
             }
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as problem:
         raise TeacherError(f"{path} is a damaged safetensors file: {problem}. Fetch it again.") from None
-    return TowerFile(path=path, weights=_tower(chosen or names, path), quick_gelu=None, metadata=metadata)
+    return TowerFile(path=path, weights=_tower(chosen or names, path, prefix), quick_gelu=None, metadata=metadata)
 
 
-def _tower(names: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors below `visual.`, without it."""
+def _tower(names: Mapping[str, Any], path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors below the prefix, without it."""
     tower = {
-        name.removeprefix(_TOWER): tensor
+        name.removeprefix(prefix): tensor
         for name, tensor in names.items()
-        if name.startswith(_TOWER) and isinstance(tensor, Tensor) and name.removeprefix(_TOWER) not in _OPENAI_BUFFERS
+        if name.startswith(prefix) and isinstance(tensor, Tensor) and name.removeprefix(prefix) not in _OPENAI_BUFFERS
     }
     if not tower:
         some = ", ".join(sorted(names)[:3]) or "nothing"
         raise TeacherError(
-            f"{path} holds no image tower: no tensor's name begins with {_TOWER!r}; it has {some}. "
+            f"{path} holds no image tower: no tensor's name begins with {prefix!r}; it has {some}. "
             "Give the file of a whole CLIP, or of its image tower in OpenAI's names."
         )
     return tower

@@ -44,7 +44,7 @@ def test_options_reach_the_teacher(small_architecture, small_files):
     ("name", "message"),
     [
         ("opneclip:ViT-B-16/openai", "'opneclip' is unknown. Did you mean 'openclip'"),
-        ("timm:vit_base_patch16_224", "'timm' is unknown"),
+        ("keras:vit_base", "'keras' is unknown"),
         ("ViT-B-16", "'ViT-B-16' is unknown. Known: demo, openclip"),
         ("", "'' is unknown"),
         ("demo:large", "one demo teacher"),
