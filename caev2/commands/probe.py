@@ -9,9 +9,10 @@ from caev2.commands.invocation import bars, common_options, example, pick_device
 
 @click.command(epilog=example("probe runs/base labelled-photographs"))
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[RUN] IMAGES")
-@click.option("--random-init", metavar="RECIPE", default=None, help="Probe an untrained student of this recipe.")
-@click.option("--teacher", default=None, help="Probe a teacher.")
-@click.option("--pixels", type=int, default=None, metavar="SIZE", help="Probe the pixels themselves, at this size.")
+@click.option("--random-init", metavar="RECIPE", default=None, help="Also an untrained student of this recipe.")
+@click.option("--teacher", default=None, help="Also this teacher; for a run, where the weights of its teacher are.")
+@click.option("--pixels", type=int, default=None, metavar="SIZE", help="Also the pixels themselves, at this size.")
+@click.option("--only", is_flag=True, help="The run without its random start and its teacher.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(["knn", "linear"]), help="Default: both.")
 @click.option(
     "--resize",
@@ -20,13 +21,14 @@ from caev2.commands.invocation import bars, common_options, example, pick_device
     default=None,
     help="Short side before the centre crop. Default: 8/7 of the crop.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the held-out tenth, the heads and a random start.")
+@click.option("--seed", default=0, show_default=True, help="Of the held-out tenth, the heads and --random-init.")
 @common_options
 def probe(
     paths: tuple[Path, ...],
     random_init: str | None,
     teacher: str | None,
     pixels: int | None,
+    only: bool,
     kinds: tuple[str, ...],
     resize_px: int | None,
     seed: int,
@@ -34,32 +36,54 @@ def probe(
     quiet: bool,
     device: str | None,
 ) -> None:
-    """Judge frozen features on IMAGES, a folder with train/CLASS/ and val/CLASS/ below it."""
-    from caev2.errors import ConfigError
-    from caev2.eval import run as stage
-    from caev2.eval.subjects import open_subject
+    """Judge frozen features on IMAGES, a folder with train/CLASS/ and val/CLASS/ below it.
 
-    *run, images = paths
-    given = [*run, *(choice for choice in (random_init, teacher, pixels) if choice is not None)]
-    if len(given) != 1:
+    For a RUN the table shows its student, beside its own random start and the teacher of its store. Without a RUN it
+    shows what the options name. A run's table is also written to RUN/result.json and RUN/results/.
+    """
+    from caev2.errors import ConfigError
+    from caev2.eval import entrants as who
+    from caev2.eval import result as outcome
+    from caev2.eval import run as stage
+    from caev2.terminal import print_json
+
+    *runs, images = paths
+    if len(runs) > 1 or not (runs or random_init or teacher or pixels is not None):
         raise ConfigError(
-            f"Name one thing to probe and the images, not {len(given)}: `caev2 probe RUN IMAGES`, or --random-init "
-            "RECIPE, --teacher NAME or --pixels SIZE in place of RUN."
+            f"Name what to probe and the images: `caev2 probe RUN IMAGES`, with one run, not {len(runs)}; or "
+            "--random-init RECIPE, --teacher NAME, --pixels SIZE in place of RUN or added to it."
         )
-    subject = run[0] if run else None
-    where = pick_device(device)
-    features = open_subject(
-        run=subject, random_init=random_init, teacher=teacher, pixels=pixels, seed=seed, device=where
-    )
+    if only and not runs:
+        raise ConfigError("--only leaves out what belongs to a run, and no run is named. Leave it out, or name a run.")
+    entry = who.RunEntry.find(runs[0]) if runs else None
+    chosen = []
+    if pixels is not None:
+        chosen.append(who.pixels(pixels))
+    if random_init is not None:
+        chosen.append(who.random_start(random_init, seed))
+    if teacher is not None:
+        chosen += entry.teachers(teacher) if entry and not only else [who.named_teacher(teacher)]
+    if entry is not None:
+        chosen.append(entry.student())
+    if entry is not None and not only:
+        chosen.append(entry.random_start())
+        chosen += [entry.teacher()] if teacher is None else []
     result = stage.probe(
-        features,
+        chosen,
         images,
-        kinds=kinds or ("knn", "linear"),
+        kinds=kinds or stage.KINDS,
         resize_px=resize_px,
+        orientation=entry.orientation if entry else "exif",
         seed=seed,
-        device=where,
+        device=pick_device(device),
         progress=bars(quiet),
+        run=entry.facts() if entry else None,
     )
-    if subject is not None:
-        stage.save_result(result, subject)
-    stage.print_result(result, as_json)
+    if runs:
+        outcome.save_result(result, runs[0])
+    if as_json:
+        print_json(result.mapping())
+    else:
+        outcome.print_result(result)
+        if entry is not None:
+            print(f"{runs[0]} at step {entry.step:,}; the table is in {runs[0] / 'result.json'}")

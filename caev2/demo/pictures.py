@@ -11,9 +11,9 @@ from torch import Tensor
 from caev2.demo.photographs import PICTURE_PHOTOGRAPHS, photograph
 from caev2.demo.scenes import SCENE_PX
 from caev2.eval.features import evaluation_crop
-from caev2.eval.interval import Accuracy
 from caev2.eval.pca import joint_rgb
 from caev2.eval.plots import plot_accuracy, plot_curves, plot_grid
+from caev2.eval.result import ProbeResult
 from caev2.extract.teacher import Teacher
 from caev2.pretrain.log import read_log
 from caev2.pretrain.model import CAEv2
@@ -26,7 +26,7 @@ SCENES_SHOWN = 5
 def draw_pictures(
     out: Path,
     scenes: Path,
-    accuracy: Mapping[str, Mapping[str, Accuracy]],
+    table: ProbeResult,
     teacher: Teacher,
     student: CAEv2,
     random_start: CAEv2,
@@ -38,7 +38,7 @@ def draw_pictures(
     _plot_patches(files[0], _some_scenes(scenes), teacher, models, device)
     _plot_patches(files[1], _some_photographs(), teacher, models, device)
     plot_curves(read_log(out / "run"), files[2])
-    plot_accuracy(accuracy, files[3])
+    plot_accuracy({one.name: one.accuracy for one in table.subjects if one.accuracy}, files[3])
     return files
 
 
@@ -65,13 +65,17 @@ def _some_photographs() -> dict[str, np.ndarray]:
 def _plot_patches(
     path: Path, images: Mapping[str, np.ndarray], teacher: Teacher, models: Mapping[str, CAEv2], device: str
 ) -> None:
-    """One line an image: its pixels, then patch latents of the teacher and of each student, in one joint basis."""
+    """One line an image: its pixels, then patch latents of teacher, student and random start.
+
+    What a colour means is decided by teacher and student; the random start is shown in their colours.
+    """
     crops = torch.from_numpy(np.stack(list(images.values()))).to(device)
     with torch.inference_mode():
         latents = {"teacher": teacher.tokens(crops, ["projected"])["projected"]}
         for name, model in models.items():
             latents[name] = predict_visible(model, crops)
-    colours = joint_rgb({name: _as_grid(tokens) for name, tokens in latents.items()})
+    grids = {name: _as_grid(tokens) for name, tokens in latents.items()}
+    colours = joint_rgb(grids, fitted_on=("teacher", "student"))
     plot_grid({"image": np.stack(list(images.values())), **colours}, list(images), path)
 
 

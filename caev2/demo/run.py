@@ -10,20 +10,18 @@ from pathlib import Path
 from caev2.demo.pictures import draw_pictures
 from caev2.demo.scenes import SCENE_PX, write_scenes
 from caev2.errors import ConfigError
-from caev2.eval.interval import Accuracy
+from caev2.eval.entrants import RunEntry, pixels
+from caev2.eval.result import ProbeResult, print_result, save_result
 from caev2.eval.run import probe
-from caev2.eval.subjects import Subject, open_run, open_subject, student_subject, teacher_subject
+from caev2.eval.subjects import open_run
 from caev2.extract.catalog import load_teacher
 from caev2.extract.recipes import DEMO as EXTRACT_RECIPE
 from caev2.extract.run import extract
-from caev2.pretrain.model import CAEv2, build
+from caev2.pretrain.model import build
 from caev2.pretrain.recipes import DEMO as PRETRAIN_RECIPE
-from caev2.pretrain.recipes import PretrainRecipe
-from caev2.pretrain.run import fit_recipe, pretrain
+from caev2.pretrain.run import pretrain
 from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
-from caev2.store.reader import Store
-from caev2.terminal import print_table
 
 EXTRAS = ("skimage", "sklearn", "matplotlib")
 
@@ -46,8 +44,8 @@ QUICK = DemoSize(train_scenes=200, val_scenes=100, epochs=2, batch_size=32)
 class DemoResult:
     """What the demo found."""
 
-    accuracy: dict[str, dict[str, Accuracy]]
-    """By subject (pixels, random start, student, teacher), then by kind of probe."""
+    table: ProbeResult
+    """Pixels, random start, student, teacher: what `caev2 probe` prints of a run, and the pixels."""
     seconds: dict[str, float]
     """By stage."""
     pictures: tuple[Path, ...]
@@ -83,16 +81,14 @@ def run_demo(
     with _timed(seconds, "pretrain"):
         recipe = dataclasses.replace(PRETRAIN_RECIPE, epochs=size.epochs, batch_size=size.batch_size, seed=seed)
         pretrain(store, run, recipe, images=scenes, device=device, progress=progress)
-    random_start = _random_start(recipe, store, device)
     with _timed(seconds, "probe"):
-        accuracy = {
-            name: probe(subject, scenes, resize_px=SCENE_PX, seed=seed, device=device, progress=progress).accuracy
-            for name, subject in _subjects(run, random_start, device).items()
-        }
+        table = _probe(run, scenes, seed, device, progress)
     with _timed(seconds, "pictures"):
+        entry = RunEntry.find(run)
+        random_start = build(entry.identity.model, seed).to(device).eval()
         teacher = load_teacher("demo", device=device)
-        pictures = draw_pictures(out, scenes, accuracy, teacher, open_run(run, device), random_start, device)
-    result = DemoResult(accuracy=accuracy, seconds=seconds, pictures=pictures, seed=seed, quick=quick)
+        pictures = draw_pictures(out, scenes, table, teacher, open_run(run, device), random_start, device)
+    result = DemoResult(table=table, seconds=seconds, pictures=pictures, seed=seed, quick=quick)
     content = json.dumps(dataclasses.asdict(result), indent=1, default=str) + "\n"
     with writing(out):
         write_whole(out / "result.json", content.encode(), scratch=out)
@@ -121,31 +117,26 @@ class _timed:  # noqa: N801 - reads as a verb where it is used
         self._seconds[self._name] = round(time.perf_counter() - self._begun, 1)
 
 
-def _random_start(recipe: PretrainRecipe, store: Path, device: str) -> CAEv2:
-    """The student as it was before its first step."""
-    return build(fit_recipe(recipe, Store(store)).model, recipe.seed).to(device).eval()
-
-
-def _subjects(run: Path, random_start: CAEv2, device: str) -> dict[str, Subject]:
-    """Who is probed, in the order of the table."""
-    return {
-        "pixels": open_subject(pixels=SCENE_PX),
-        "random start": student_subject(random_start, "random start"),
-        "student": student_subject(open_run(run, device), "student"),
-        "teacher": teacher_subject(load_teacher("demo", device=device)),
-    }
+def _probe(run: Path, scenes: Path, seed: int, device: str, progress: Progress) -> ProbeResult:
+    """Who is judged by `caev2 probe RUN`, and the pixels."""
+    entry = RunEntry.find(run)
+    table = probe(
+        [pixels(SCENE_PX), entry.random_start(), entry.student(), entry.teacher()],
+        scenes,
+        resize_px=SCENE_PX,
+        orientation=entry.orientation,
+        seed=seed,
+        device=device,
+        progress=progress,
+        run=entry.facts(),
+    )
+    save_result(table, run)
+    return table
 
 
 def print_demo(result: DemoResult) -> None:
     """The table, the time each stage took, and where the pictures are."""
-    kinds = next(iter(result.accuracy.values()))
-    rows = [(name, *(str(accuracy[kind]) for kind in kinds)) for name, accuracy in result.accuracy.items()]
-    size = QUICK if result.quick else FULL
-    print_table(
-        f"Accuracy % on {size.val_scenes:,} scenes (95 % interval)",
-        ("features", *kinds),
-        rows,
-    )
+    print_result(result.table)
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     print(f"Time: {stages}; together {sum(result.seconds.values()):.0f} s")
     for picture in result.pictures:

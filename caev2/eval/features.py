@@ -33,6 +33,8 @@ class Subject:
     """Side of the crops it takes."""
     pool: Callable[[UInt8[Tensor, "image size size 3"]], Pooled]
     """Features of some crops, by pooling."""
+    sha256: str | None = None
+    """Identity of a teacher's weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,11 @@ and not at how quickly they are learned: a probe that stops early flatters whate
 
 Strongly correlated features (pixels) would need hundreds of steps. In the leading eigenvectors of the
 features' covariance the curvature is known beforehand; dividing it out leaves about ten.
+
+`torch.optim.LBFGS` with its strong-Wolfe search was tried on features of the demo (5,401 images, 17 weight decays): as
+it is, it took 13 times as long on pixels and met its limit of 300 steps at weak decays. With the same curvature
+divided out it took 0.4 to 3.3 times as long, but its search, in float32, gave up at objectives as much as 0.02 above
+the best known ones, so heads would have been compared by how far a search came.
 """
 
 from dataclasses import dataclass

@@ -1,90 +1,141 @@
 """Stage three: from frozen features to a number one can trust."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from caev2.errors import SourceError
-from caev2.eval.features import LabelledFeatures, Subject, extract_features
-from caev2.eval.interval import Accuracy, wilson
+import torch
+
+from caev2.errors import Caev2Error, SourceError
+from caev2.eval.checks import check_several_classes
+from caev2.eval.entrants import Entrant, RunFacts
+from caev2.eval.features import LabelledFeatures, extract_features
+from caev2.eval.interval import wilson
 from caev2.eval.knn import knn_predict
-from caev2.eval.linear import linear_probe
+from caev2.eval.linear import hold_out, linear_probe
+from caev2.eval.result import Judged, ProbeResult
 from caev2.progress import Progress, Silent
-from caev2.store.disk import write_whole, writing
+from caev2.store.decode import Orientation
 from caev2.store.images import ImageSource, open_images
-from caev2.terminal import print_json, print_table
 
-Kind = Literal["knn", "linear"]
 RESIZE_RATIO = 256 / 224
 """Short side over crop, as in the published evaluation."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """What a subject's frozen features are worth on a data set."""
-
-    subject: str
-    classes: int
-    train_images: int
-    val_images: int
-    accuracy: dict[str, Accuracy]
-    """By kind of probe: share of right answers on `val`, with a 95 % Wilson interval."""
-    protocol: dict[str, Any]
-    """By kind of probe: pooling and settings, as chosen on a held-out tenth of `train`."""
-    resize_px: int
-    crop_px: int
-    seed: int
+KINDS = ("knn", "linear")
+_ROLES = ("pixels", "random start", "student", "teacher")  # from the least to the most that one may hope for
 
 
 def probe(
-    subject: Subject,
+    entrants: Sequence[Entrant],
     images: Path | str,
     *,
-    kinds: Sequence[str] = ("knn", "linear"),
+    kinds: Sequence[str] = KINDS,
     resize_px: int | None = None,
+    orientation: Orientation = "exif",
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
+    run: RunFacts | None = None,
 ) -> ProbeResult:
-    """Judge frozen features by k nearest neighbours and by a linear head.
+    """Judge frozen features by k nearest neighbours and by a linear head, everybody on the same images.
+
+    Whatever can be refused is refused before the first image is read: the classes, then everybody's weights. One
+    subject at a time is in memory.
 
     Args:
-        subject: What is judged; see `open_subject`.
+        entrants: Who is judged.
         images: A folder with `train/CLASS/` and `val/CLASS/`.
         kinds: Which probes.
         resize_px: Short side before the centre crop; none: 8/7 of the crop.
+        orientation: Whether the EXIF orientation is applied.
         seed: Of the held-out tenth and the heads.
         device: Where to compute.
         progress: Who is told.
+        run: Which weights the student is; becomes part of the result.
 
     Raises:
         SourceError: No such split, no classes, other classes in `val` than in `train`, or an undecodable image.
+        Caev2Error: Somebody cannot be opened, and may not be missing.
     """
-    train_source, val_source = open_splits(Path(images))
-    resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
-    train, val = (
-        extract_features(subject, source, resize_px=resize_px, device=device, progress=progress or Silent())
-        for source in (train_source, val_source)
+    train, val = open_splits(Path(images))
+    _refuse_hopeless(train, kinds)
+    ordered = sorted(entrants, key=lambda entrant: _ROLES.index(entrant.role))
+    reasons = [_reason_missing(entrant, device) for entrant in ordered]
+    judged = [
+        Judged(role=entrant.role, name=entrant.name, not_available=reason)
+        if reason is not None
+        else judge(
+            entrant,
+            train,
+            val,
+            kinds=kinds,
+            resize_px=resize_px,
+            orientation=orientation,
+            seed=seed,
+            device=device,
+            progress=progress or Silent(),
+        )
+        for entrant, reason in zip(ordered, reasons, strict=True)
+    ]
+    return ProbeResult(
+        subjects=tuple(judged),
+        classes=train.classes,
+        train_images=len(train),
+        val_images=len(val),
+        train_digest=train.digest(),
+        val_digest=val.digest(),
+        orientation=orientation,
+        seed=seed,
+        run=run,
     )
-    classes = len(train_source.classes)
+
+
+def judge(
+    entrant: Entrant,
+    train: ImageSource,
+    val: ImageSource,
+    *,
+    kinds: Sequence[str],
+    resize_px: int | None,
+    orientation: Orientation,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Judged:
+    """What one subject's features are worth; see `probe`."""
+    subject = entrant.open(device)
+    resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
+    train_features, val_features = (
+        extract_features(
+            subject, source, resize_px=resize_px, device=device, progress=progress, orientation=orientation
+        )
+        for source in (train, val)
+    )
     accuracy, protocol = {}, {}
     for kind in kinds:
-        predicted, protocol[kind] = _PROBES[kind](train, val, classes, seed)
-        accuracy[kind] = wilson(int((predicted == val.labels).sum()), len(val.labels))
-    return ProbeResult(
-        subject=subject.name,
-        classes=classes,
-        train_images=len(train_source),
-        val_images=len(val_source),
+        predicted, protocol[kind] = _PROBES[kind](train_features, val_features, len(train.classes), seed)
+        accuracy[kind] = wilson(int((predicted == val_features.labels).sum()), len(val))
+    return Judged(
+        role=entrant.role,
+        name=entrant.name,
+        sha256=subject.sha256,
         accuracy=accuracy,
         protocol=protocol,
         resize_px=resize_px,
         crop_px=subject.size_px,
-        seed=seed,
     )
+
+
+def _reason_missing(entrant: Entrant, device: str) -> str | None:
+    """Open somebody and let go again: weights that cannot be used are found before time is spent on others."""
+    try:
+        entrant.open(device)
+    except Caev2Error as problem:
+        if not entrant.may_be_missing:
+            raise
+        return str(problem)
+    return None
 
 
 def open_splits(images: Path) -> tuple[ImageSource, ImageSource]:
@@ -99,6 +150,9 @@ def open_splits(images: Path) -> tuple[ImageSource, ImageSource]:
                 f"A probe needs {images}/train/CLASS and {images}/val/CLASS, but there is no {images / split}."
             )
     train, val = open_images(images, "train"), open_images(images, "val")
+    for source in (train, val):
+        if not source.classes:
+            raise SourceError(f"{source.root} has no classes: put each image into a folder called like its class.")
     if train.classes != val.classes:
         only = sorted(set(train.classes) ^ set(val.classes))
         raise SourceError(
@@ -106,6 +160,14 @@ def open_splits(images: Path) -> tuple[ImageSource, ImageSource]:
             "them only. Give both the same folders."
         )
     return train, val
+
+
+def _refuse_hopeless(train: ImageSource, kinds: Sequence[str]) -> None:
+    """Refuse labels that no features could help, while nothing has been spent."""
+    labels = torch.tensor(train.labels)
+    check_several_classes(labels, "train")
+    if "linear" in kinds:
+        hold_out(labels, share=0.1, seed=0)
 
 
 def _probe_knn(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int) -> tuple[Any, dict]:
@@ -122,27 +184,4 @@ def _probe_linear(train: LabelledFeatures, val: LabelledFeatures, classes: int, 
     return found.predictions, {"protocol": "fast", **setting}
 
 
-_PROBES = {"knn": _probe_knn, "linear": _probe_linear}
-
-
-def save_result(result: ProbeResult, run: Path) -> Path:
-    """Write `result.json` into the folder of the run it judges."""
-    path = run / "result.json"
-    content = json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n"
-    with writing(run):
-        write_whole(path, content.encode(), scratch=run)
-    return path
-
-
-def print_result(result: ProbeResult, as_json: bool) -> None:
-    """Print a result as a table, or as JSON."""
-    if as_json:
-        print_json(dataclasses.asdict(result))
-        return
-    title = (
-        f"{result.subject}: {result.train_images} train and {result.val_images} val images, {result.classes} classes"
-    )
-    rows = [
-        (kind, str(accuracy), result.protocol[kind].get("pooling", "")) for kind, accuracy in result.accuracy.items()
-    ]
-    print_table(title, ("probe", "accuracy % (95 % interval)", "pooling"), rows)
+_PROBES: dict[str, Any] = {"knn": _probe_knn, "linear": _probe_linear}

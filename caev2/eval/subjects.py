@@ -1,20 +1,36 @@
-"""What can be judged: a run, a random start, a teacher, the pixels themselves."""
+"""What can be judged: a student, a teacher, the pixels themselves."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from caev2.errors import CheckpointError, ConfigError
+from caev2.errors import Caev2Error, CheckpointError, ConfigError, TeacherError
+from caev2.eval.checks import check_weights
 from caev2.eval.features import Pooled, Subject
 from caev2.extract.catalog import load_teacher
+from caev2.extract.known import TEACHERS
+from caev2.extract.names import split_name
 from caev2.extract.teacher import Teacher
-from caev2.pretrain.checkpoint import latest_checkpoint, load_weights
-from caev2.pretrain.identity import read_identity
+from caev2.pretrain.checkpoint import Checkpoint, latest_checkpoint, load_weights
+from caev2.pretrain.identity import RunIdentity, read_identity
 from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.recipes import RECIPES
 from caev2.pretrain.step import normalise_images
-from caev2.recipe import load
+
+
+def find_checkpoint(run: Path) -> tuple[RunIdentity, Checkpoint]:
+    """What a run is, and its latest checkpoint, not read yet.
+
+    Raises:
+        CheckpointError: There is no run, or it has no checkpoint.
+    """
+    identity = read_identity(run)
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    if checkpoint is None:
+        raise CheckpointError(f"{run} has no checkpoint yet. Let `caev2 pretrain` reach its first one.")
+    return identity, checkpoint
 
 
 def open_run(run: Path, device: str) -> CAEv2:
@@ -23,44 +39,51 @@ def open_run(run: Path, device: str) -> CAEv2:
     Raises:
         CheckpointError: There is no run, no checkpoint, or a damaged one.
     """
-    identity = read_identity(run)
-    checkpoint = latest_checkpoint(run / "checkpoints")
-    if checkpoint is None:
-        raise CheckpointError(f"{run} has no checkpoint yet. Let `caev2 pretrain` reach its first one.")
+    identity, checkpoint = find_checkpoint(run)
+    return load_student(identity, checkpoint.path, device)
+
+
+def load_student(identity: RunIdentity, checkpoint: Path, device: str) -> CAEv2:
+    """The student of one checkpoint.
+
+    Raises:
+        CheckpointError: The file is damaged, of other sizes, or holds numbers that are not finite.
+    """
     model = build(identity.model, 0)
-    load_weights(checkpoint.path, model)
+    load_weights(checkpoint, model)
+    check_weights(model.state_dict().items(), str(checkpoint))
     return model.to(device).eval()
 
 
-def open_subject(
-    *,
-    run: Path | None = None,
-    random_init: str | None = None,
-    teacher: str | None = None,
-    pixels: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-) -> Subject:
-    """The one thing that is named.
+def load_recorded_teacher(recorded: Mapping[str, Any], device: str, names: Sequence[str] = ()) -> Teacher:
+    """The teacher that made a store's targets, known by the digest of its weights.
+
+    A store records which weights they were and not where they lie, so built-in teachers of the recorded architecture
+    are tried after the names that are given.
 
     Args:
-        run: Folder of a run.
-        random_init: A recipe, whose untrained student is judged.
-        teacher: Name of a teacher.
-        pixels: Side of the crops whose pixels are the features.
-        seed: Of the random start.
-        device: Where to compute.
+        recorded: Its name and sha256, as store and run keep them; empty where nothing is known.
+        device: Where it computes.
+        names: Under which to look first.
+
+    Raises:
+        TeacherError: None of these names leads to the very weights.
     """
-    if run is not None:
-        return student_subject(open_run(run, device), str(run))
-    if random_init is not None:
-        model = build(load(random_init, RECIPES).model, seed).to(device).eval()
-        return student_subject(model, f"random start of {random_init}")
-    if teacher is not None:
-        return teacher_subject(load_teacher(teacher, device=device))
-    if pixels is None or pixels < 1:
-        raise ConfigError(f"The side of a crop cannot be {pixels} pixels.")
-    return Subject(name="pixels", size_px=pixels, pool=_flatten_pixels)
+    if not recorded:
+        raise TeacherError("the run was made from a foreign checkpoint and records no teacher")
+    wanted = recorded["sha256"]
+    known = [teacher.name for teacher in TEACHERS if split_name(teacher.name).canonical == recorded["name"]]
+    reasons = []
+    for name in (*names, *known):
+        try:
+            teacher = load_teacher(name, device=device, image_px=recorded["image_px"])
+        except Caev2Error as problem:
+            reasons.append(str(problem))
+            continue
+        if teacher.description.sha256 == wanted:
+            return teacher
+        reasons.append(f"{name} has other weights: sha256 {teacher.description.sha256[:12]}, not {wanted[:12]}")
+    raise TeacherError("; ".join(reasons) or f"{recorded['name']} with sha256 {wanted[:12]} is not built in")
 
 
 def student_subject(model: CAEv2, name: str) -> Subject:
@@ -72,13 +95,24 @@ def student_subject(model: CAEv2, name: str) -> Subject:
     return Subject(name=name, size_px=model.settings.image_px, pool=pool)
 
 
-def teacher_subject(teacher: Teacher) -> Subject:
-    """A teacher at its projected tokens, which are what a student learns."""
+def teacher_subject(teacher: Teacher, name: str, tap: str = "projected") -> Subject:
+    """A teacher at one tap: what a student learns from it."""
 
     def pool(crops: Tensor) -> Pooled:
-        return _pool(teacher.tokens(crops, ["projected"])["projected"])
+        return _pool(teacher.tokens(crops, [tap])[tap])
 
-    return Subject(name=f"teacher {teacher.description.name}", size_px=teacher.description.image_px, pool=pool)
+    return Subject(name=name, size_px=teacher.description.image_px, pool=pool, sha256=teacher.description.sha256)
+
+
+def pixel_subject(size_px: int) -> Subject:
+    """The pixels of a crop as they are: what any representation has to beat.
+
+    Raises:
+        ConfigError: No crop has this side.
+    """
+    if size_px < 1:
+        raise ConfigError(f"The side of a crop cannot be {size_px} pixels.")
+    return Subject(name="pixels", size_px=size_px, pool=_flatten_pixels)
 
 
 def _pool(tokens: Tensor) -> Pooled:

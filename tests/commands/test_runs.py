@@ -78,8 +78,8 @@ def test_a_damaged_log_names_its_line(made, images, run):
 def test_what_is_no_run_is_not_probed(made, images, tmp_path):
     for path in (images, tmp_path / "missing", made / "run" / "run.json"):
         assert "it has no run.json. Make one with `caev2 pretrain`" in refusal("probe", path, images)
-    assert "Name one thing to probe and the images, not 0" in refusal("probe", images)
-    assert "not 2" in refusal("probe", made / "run", images, "--pixels", "8")
+    assert "with one run, not 0" in refusal("probe", images)
+    assert "with one run, not 2" in refusal("probe", made / "run", made / "run", images)
     assert "cannot be 0 pixels" in refusal("probe", "--pixels", "0", images)
     assert "There is no recipe called 'nope'" in refusal("probe", "--random-init", "nope", images)
 

@@ -33,3 +33,19 @@ def test_neighbours_in_latent_space_are_neighbours_in_colour():
     far = abs(colours["a"].astype(int) - np.roll(colours["a"], 1, axis=1)).mean()
     near = abs(colours["a"].astype(int) - colours["near"].astype(int)).mean()
     assert near < 0.1 * far
+
+
+def test_who_is_not_fitted_on_changes_nobodys_colours():
+    pair = {"teacher": latents(0), "student": latents(1)}
+    alone = joint_rgb(pair)
+    noise = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(9))
+    with_noise = joint_rgb({**pair, "noise": noise}, fitted_on=("teacher", "student"))
+    for name, colours in alone.items():
+        assert np.array_equal(with_noise[name], colours)
+
+
+def test_latents_that_tell_no_patches_apart_have_one_colour():
+    flat = latents(2)[:1, :1, :1].expand(2, 4, 4, 16) + 1e-3 * latents(3)
+    colours = joint_rgb({"teacher": latents(0), "student": latents(1), "flat": flat}, fitted_on=("teacher", "student"))
+    assert np.ptp(colours["flat"].reshape(-1, 3).astype(int), axis=0).max() <= 3
+    assert np.ptp(colours["student"].reshape(-1, 3).astype(int), axis=0).min() > 100

@@ -1,0 +1,95 @@
+"""The outcome of a comparison: one table, one file.
+
+`RUN/result.json` is the latest comparison of a run. It replaces the one before it, so every comparison is also kept as
+`RUN/results/<fingerprint>.json`, named after its question: which checkpoint, which images (digests of keys, labels and
+classes), who was judged, how, with which seed. Only the same question asked again writes the same file again. Neither
+file holds a path, a host or a time.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from caev2.eval.entrants import Role, RunFacts
+from caev2.eval.interval import Accuracy
+from caev2.recipe import fingerprint
+from caev2.store.disk import write_whole, writing
+from caev2.terminal import print_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What one subject's frozen features are worth; a line of the table."""
+
+    role: Role
+    name: str
+    not_available: str | None = None
+    """Why it was not judged; then nothing below is filled."""
+    sha256: str | None = None
+    """Identity of a teacher's weights."""
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)
+    """By kind of probe: share of right answers on `val`, with a 95 % Wilson interval."""
+    protocol: dict[str, Any] = field(default_factory=dict)
+    """By kind of probe: pooling and settings, as chosen on a held-out tenth of `train`."""
+    resize_px: int | None = None
+    crop_px: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """What subjects are worth on one data set."""
+
+    subjects: tuple[Judged, ...]
+    """In the order of the table."""
+    classes: tuple[str, ...]
+    train_images: int
+    val_images: int
+    train_digest: str
+    """Of keys, labels and classes of the train images."""
+    val_digest: str
+    orientation: str
+    """Whether the EXIF orientation was applied."""
+    seed: int
+    run: RunFacts | None = None
+    """Which weights the student is."""
+
+    def mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def question(self) -> str:
+        """One word that is equal for results that answer the same question."""
+        content = self.mapping()
+        content["subjects"] = [
+            [one.role, one.name, one.sha256, one.resize_px, one.crop_px, sorted(one.protocol)] for one in self.subjects
+        ]
+        return fingerprint(content)
+
+
+def save_result(result: ProbeResult, run: Path) -> Path:
+    """Write a result into the folder of the run it judges, each file whole or not at all; return `result.json`.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    content = (json.dumps(result.mapping(), indent=1, ensure_ascii=False) + "\n").encode()
+    latest = run / "result.json"
+    with writing(run):
+        write_whole(run / "results" / f"{result.question()}.json", content, scratch=run)
+        write_whole(latest, content, scratch=run)
+    return latest
+
+
+def print_result(result: ProbeResult) -> None:
+    """Print the table: a line for each subject, a column for each kind of probe."""
+    kinds = next((list(one.accuracy) for one in result.subjects if one.accuracy), [])
+    rows = [
+        (one.name, *(str(one.accuracy[kind]) for kind in kinds))
+        if one.not_available is None
+        else (f"{one.name}: not available ({one.not_available})", *("" for _ in kinds))
+        for one in result.subjects
+    ]
+    title = f"Accuracy % on {result.val_images:,} images, {len(result.classes)} classes (95 % interval)"
+    print_table(title, ("features", *kinds), rows)
