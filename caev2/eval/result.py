@@ -3,7 +3,7 @@
 `RUN/result.json` is the latest comparison of a run. It replaces the one before it, so every comparison is also kept as
 `RUN/results/<fingerprint>.json`, named after its question: which checkpoint, which images (digests of keys, labels and
 classes), who was judged, how, with which seed. Only the same question asked again writes the same file again. Neither
-file holds a path, a host or a time.
+file holds a host, a time, or a path but in the name of a teacher as it was typed and the reason why one is missing.
 """
 
 import dataclasses
