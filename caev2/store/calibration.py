@@ -38,7 +38,9 @@ def choose_images(
     """
     ranked = heapq.nsmallest(calibrate + held_out, range(len(keys)), key=lambda image: _rank(keys[image], image, seed))
     count = calibrate if len(ranked) == calibrate + held_out else min(calibrate, max(1, len(ranked) * 4 // 5))
-    return CalibrationImages(calibrate=tuple(sorted(ranked[:count])), held_out=tuple(sorted(ranked[count:])))
+    return CalibrationImages(
+        calibrate=tuple(sorted(ranked[:count])), held_out=tuple(sorted(ranked[count : count + held_out]))
+    )
 
 
 def _rank(key: str, image: int, seed: int) -> tuple[int, int]:

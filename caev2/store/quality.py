@@ -121,7 +121,7 @@ class QualityMeter:
         return None if class_token is None else Quality(class_token=class_token, patch_tokens=patches)
 
 
-def mean_latents(batches: Iterable[Float[np.ndarray, "row token width"]]) -> Float64[np.ndarray, "2 width"]:
+def mean_latents(batches: Iterable[Float[np.ndarray, "_ token width"]]) -> Float64[np.ndarray, "2 width"]:
     """The mean latent of each kind over some batches of rows; zeros for a kind without tokens."""
     sums: np.ndarray | float = 0.0
     counts = np.zeros((2, 1))

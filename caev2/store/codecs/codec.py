@@ -73,7 +73,7 @@ class Segment:
     def look_up(self, codes: UInt8[np.ndarray, "row token byte"]) -> Float32[np.ndarray, "row token channel"]:
         """The values of this run's bytes."""
         entries = codes[..., self.start : self.stop] + self.offsets
-        return self.flat_values[entries].reshape(*codes.shape[:-1], -1)
+        return self.flat_values[entries].reshape(*codes.shape[:-1], (self.stop - self.start) * self.values.shape[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ _COMPARED = 16  # up to so many levels, comparing with every threshold beats a b
 def lloyd_max_levels(bits: int) -> Float32[np.ndarray, " level"]:
     """2^bits levels, ascending and symmetric: each the mean of what lies nearest to it. Read-only.
 
-    Lloyd's iteration from Panter and Dite's companding start, where levels have the density of N(0, 3). It is run
-    until nothing moves: float64 far beyond the float32 that is kept.
+    Lloyd's iteration from Panter and Dite's companding start, where levels have the density of N(0, 3). It ends
+    where nothing moves by 1e-12; 256 levels are then still a few 1e-6 from rest, which costs nothing measurable.
     """
     half = 2 ** (bits - 1)
     levels = [math.sqrt(3) * _UNIT.inv_cdf((half + place + 0.5) / (2 * half)) for place in range(half)]

@@ -21,9 +21,11 @@ def fit_centroids(points: Float32[np.ndarray, "point axis"], *key: str | int) ->
     """256 centroids. One that nothing is nearest to stays where it is.
 
     Args:
-        points: At least one.
+        points: If there are none, every centroid is zero.
         key: What the choice of the starting points is a function of.
     """
+    if not len(points):
+        return np.zeros((CENTROIDS, points.shape[1]), np.float32)
     order = Draws("kmeans", *key).permutation(len(points))
     centroids = points[np.resize(order, CENTROIDS)]
     for _ in range(_ROUNDS):

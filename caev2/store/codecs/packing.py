@@ -26,7 +26,7 @@ def unpack(packed: UInt8[np.ndarray, "*batch byte"], bits: int, channels: int) -
     """The codes in bytes that lie along the last axis."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     codes = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
-    return codes.reshape(*packed.shape[:-1], -1)[..., :channels]
+    return codes.reshape(*packed.shape[:-1], packed.shape[-1] * len(shifts))[..., :channels]
 
 
 def byte_values(levels: Float32[np.ndarray, " level"], bits: int) -> Float32[np.ndarray, "1 256 channel"]:
