@@ -16,6 +16,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The piece of work is over."""
 
+    def say(self, message: str) -> None:
+        """Something worth knowing about the work."""
+
     def warn(self, message: str) -> None:
         """Something the user should read, once."""
 
@@ -30,6 +33,9 @@ class Silent:
         """Say nothing."""
 
     def finish(self) -> None:
+        """Say nothing."""
+
+    def say(self, message: str) -> None:
         """Say nothing."""
 
     def warn(self, message: str) -> None:

@@ -83,6 +83,11 @@ class Bars:
             self._tell(self._line.tasks[0])
         self._line = None
 
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        if not self._quiet:
+            self._console.print(Text(message), soft_wrap=True)
+
     def warn(self, message: str) -> None:
         """Print a warning above the line, the same one only once."""
         if message not in self._warned:

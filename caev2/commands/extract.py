@@ -38,9 +38,10 @@ def extract(
     device: str | None,
 ) -> None:
     """Run a frozen teacher once over deterministic crops of IMAGES and keep its latents in STORE."""
-    from caev2.extract import run
     from caev2.extract.catalog import load_teacher
+    from caev2.extract.plan import plan, read_store_there
     from caev2.extract.recipes import RECIPES
+    from caev2.extract.run import extract as run_extract
     from caev2.recipe import load, override
     from caev2.store.disk import say_bytes
     from caev2.store.images import open_images
@@ -49,19 +50,15 @@ def extract(
     named = {"teacher": teacher, "view_count": views}
     chosen = dataclasses.replace(chosen, **{name: value for name, value in named.items() if value is not None})
     if dry_run:
-        where = pick_device(device)
-        planned = run.plan(
-            open_images(images),
-            store,
-            chosen,
-            load_teacher(chosen.teacher, device=where, precision=chosen.precision),
-        )
-        facts = dataclasses.asdict(planned)
+        where, source = pick_device(device), open_images(images)
+        read_store_there(source, store, chosen, teacher=None, device=where)
+        loaded = load_teacher(chosen.teacher, device=where, precision=chosen.precision)
+        facts = dataclasses.asdict(plan(source, store, chosen, loaded))
         if not as_json:
-            facts |= {name: say_bytes(facts[name]) for name in ("bytes", "free_bytes")}
+            facts |= {name: say_bytes(facts[name]) for name in ("bytes", "missing_bytes", "free_bytes")}
         print_result(facts, as_json, f"{store} would hold")
         return
-    result = run.extract(images, store, chosen, device=pick_device(device), progress=bars(quiet))
+    result = run_extract(images, store, chosen, device=pick_device(device), progress=bars(quiet))
     facts = dataclasses.asdict(result)
     if not as_json:
         facts["failures"] = list_failures(result.failures)

@@ -23,6 +23,12 @@ from caev2.commands.invocation import (
 @click.option("--images", type=click.Path(path_type=Path), default=None, help="What the store was extracted from.")
 @click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
 @click.option("--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True)
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Start a new run from the weights of a run, or of an official file.",
+)
 @click.option("--dry-run", is_flag=True, help="Print steps and parameters; write nothing.")
 @set_option
 @common_options
@@ -32,6 +38,7 @@ def pretrain(
     images: Path | None,
     recipe: str,
     resume: Literal["auto", "never"],
+    init_from: Path | None,
     dry_run: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -40,29 +47,32 @@ def pretrain(
 ) -> None:
     """Train a student against the targets in STORE, without loading a teacher; checkpoints and log go to RUN."""
     from caev2.errors import ConfigError
-    from caev2.pretrain import run as stage
+    from caev2.pretrain.plan import plan
     from caev2.pretrain.recipes import RECIPES
+    from caev2.pretrain.run import pretrain as stage
+    from caev2.pretrain.signals import Interrupted
     from caev2.recipe import load, override
     from caev2.store.reader import Store
 
     chosen = override(load(recipe, RECIPES), settings)
     opened = Store(store)
     if dry_run:
-        print_result(stage.plan(chosen, opened, run), as_json, f"{run} would be")
+        print_result(plan(chosen, opened, run), as_json, f"{run} would be")
         return
     if images is None:
         raise ConfigError(f"{store} holds targets but no pixels. Give --images, the folder it was extracted from.")
     try:
-        result = stage.pretrain(
+        result = stage(
             opened,
             run,
             chosen,
             images=images,
             device=pick_device(device),
             resume=resume,
+            init_from=init_from,
             progress=bars(quiet),
         )
-    except stage.Interrupted as left:
+    except Interrupted as left:
         leave(click.get_current_context(), str(left), 128 + left.signal_number)
     print_result(result, as_json, f"Trained {run}")
 

@@ -50,7 +50,7 @@ def load_student(identity: RunIdentity, checkpoint: Path, device: str) -> CAEv2:
         CheckpointError: The file is damaged, of other sizes, or holds numbers that are not finite.
     """
     model = build(identity.model, 0)
-    load_weights(checkpoint, model)
+    load_weights(checkpoint, model, fingerprint=identity.fingerprint())
     check_weights(model.state_dict().items(), str(checkpoint))
     return model.to(device).eval()
 

@@ -32,8 +32,9 @@ class ExtractRecipe:
     """Views in one forward pass of the teacher."""
     workers: int = speed(2)
     """Processes that decode and crop; 0: none but this one."""
-    max_failed: float = speed(0.05)
-    """Share of undecodable images above which the extraction stops."""
+    max_failed: float = 0.05
+    """Share of undecodable images above which the extraction stops. It decides whether there is a store, not what is in
+    it: no part of the store's spec, so the next command may go on with another share."""
 
     def __post_init__(self):
         """Check the ranges.

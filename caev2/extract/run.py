@@ -2,39 +2,25 @@
 
 import dataclasses
 import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from caev2.errors import OutputError, SourceError, TeacherError
-from caev2.extract.catalog import load_teacher
+from caev2.errors import SourceError
+from caev2.extract.catalog import load_teacher, parse_name
 from caev2.extract.latents import are_finite, latents_of_unit
+from caev2.extract.plan import plan, plan_store, read_store_there, refuse_too_large, say_plan, target_name
 from caev2.extract.prepare import PreparedImage, prepare_images
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.progress import Progress, Silent
-from caev2.recipe import choose, to_mapping
-from caev2.store.disk import free_bytes, say_bytes
+from caev2.store.disk import try_writing
 from caev2.store.images import ImageSource, open_images
-from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
-from caev2.store.records import read_record
-from caev2.store.writer import StoreWriter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractPlan:
-    """What an extraction will write, known before it starts."""
-
-    images: int
-    views: int
-    rows: int
-    """Images × views."""
-    bytes: int
-    """Size of the targets on disk."""
-    free_bytes: int
-    """Free space where the store will lie."""
-    teacher: str
-    targets: dict[str, tuple[int, int]]
-    """Tokens and width of each target."""
+from caev2.store.layout import SCRATCH
+from caev2.store.manifest import Manifest
+from caev2.store.writer import StoreWriter, is_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +49,10 @@ def extract(
     """Make a store of targets, or finish one that was interrupted.
 
     The same command again goes on with the units that have no record; it ends in the same bytes as an undisturbed run.
+    A store that is whole is not written to, and needs no teacher, unless one is given or its file is named.
 
     Args:
-        images: A source, or a folder of images; of a folder with `train` below it, that part is used.
+        images: A source, or a folder of images; of a folder with `train` and `val` below it, `train` is used.
         store: Folder of the store.
         recipe: Views, teacher and codec.
         teacher: Use this one instead of loading the one the recipe names.
@@ -81,89 +68,49 @@ def extract(
     progress = progress or Silent()
     source = images if isinstance(images, ImageSource) else open_images(images)
     store = Path(store)
+    there = read_store_there(source, store, recipe, teacher=teacher, device=device)
+    whole = there is not None and is_whole(store, there)
+    if there is not None and whole and teacher is None and not _names_a_file(recipe.teacher):
+        progress.say(_say_whole(there))
+        return _result(store, there, rows_computed=0)
+    if not whole:
+        try_writing(store, store / SCRATCH)
     teacher = teacher or load_teacher(
         recipe.teacher, device=device, precision=recipe.precision or default_precision(device)
     )
-    manifest = plan_store(source, recipe, teacher)
-    if not (store / "manifest.json").exists():
-        _refuse_too_large(plan(source, store, recipe, teacher))
-    writer = StoreWriter(store, manifest)
+    planned = plan(source, store, recipe, teacher)
+    refuse_too_large(planned)
+    writer = StoreWriter(store, plan_store(source, recipe, teacher))
     try:
+        progress.say(f"extract: {say_plan(planned)}")
         computed = _write_units(writer, source, recipe, teacher, device, progress)
         manifest = writer.seal(source.keys, source.paths, source.labels)
     finally:
         writer.close()
+    return _result(store, manifest, rows_computed=computed)
+
+
+def _names_a_file(teacher: str) -> bool:
+    """Whether the weights are at hand, so that a store can be compared with them."""
+    path = parse_name(teacher).path
+    return path is not None and path.exists()
+
+
+def _say_whole(there: Manifest) -> str:
+    teachers = {(target.teacher["name"], target.teacher["sha256"][:16]) for target in there.spec.targets.values()}
+    named = ", ".join(f"{name} (sha256 {digest}...)" for name, digest in sorted(teachers))
+    return f"extract: the store is whole already. Its teacher is {named}; its weights were not loaded to compare them."
+
+
+def _result(store: Path, manifest: Manifest, rows_computed: int) -> ExtractResult:
     return ExtractResult(
         store=store,
         images=manifest.images,
         views=manifest.views,
-        rows_computed=computed,
+        rows_computed=rows_computed,
         failures=manifest.failures,
         root_digest=manifest.root_digest,
     )
-
-
-def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> Manifest:
-    """The manifest of the store to be made.
-
-    Raises:
-        TeacherError: The teacher takes another size of crops than the recipe makes.
-        ConfigError: The teacher has no such tap.
-    """
-    described = teacher.description
-    if described.image_px != recipe.views.size_px:
-        raise TeacherError(
-            f"The teacher {described.name} takes crops of {described.image_px} pixels, the recipe makes "
-            f"{recipe.views.size_px}. Choose another recipe, or --set views.size_px={described.image_px}."
-        )
-    teacher_mapping = to_mapping(described)
-    widths = teacher_mapping.pop("widths")
-    for tap in recipe.taps:
-        choose(tap, widths, f"tap of {described.name}")
-    targets = {
-        tap.replace(":", "-"): TargetSpec(teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap])
-        for tap in recipe.taps
-    }
-    spec = StoreSpec(
-        views=recipe.views,
-        targets=targets,
-        block_images=recipe.block_images,
-        teacher_batch=recipe.teacher_batch,
-    )
-    return Manifest(
-        spec=spec,
-        images=len(source),
-        views=recipe.view_count,
-        source_digest=source.digest(),
-        classes=source.classes,
-        state="building",
-    )
-
-
-def plan(source: ImageSource, store: Path, recipe: ExtractRecipe, teacher: Teacher) -> ExtractPlan:
-    """Rows, bytes and free disk, before anything is written."""
-    manifest = plan_store(source, recipe, teacher)
-    rows = manifest.images * manifest.views
-    return ExtractPlan(
-        images=manifest.images,
-        views=manifest.views,
-        rows=rows,
-        bytes=rows * sum(target.row_bytes + _VIEW_BYTES for target in manifest.spec.targets.values()),
-        free_bytes=free_bytes(store.absolute()),
-        teacher=teacher.description.name,
-        targets={name: (target.tokens, target.width) for name, target in manifest.spec.targets.items()},
-    )
-
-
-_VIEW_BYTES = 680  # parameters, thumbnail, checksums and index entry of a row
-
-
-def _refuse_too_large(wanted: ExtractPlan) -> None:
-    if wanted.bytes > wanted.free_bytes:
-        raise OutputError(
-            f"The store would take {say_bytes(wanted.bytes)}, and {say_bytes(wanted.free_bytes)} are free. Make "
-            "space, choose another disk, or take fewer views with --views."
-        )
 
 
 def _write_units(
@@ -176,41 +123,73 @@ def _write_units(
 ) -> int:
     """Compute every unit that has no record; the number of rows the teacher computed."""
     manifest, pending = writer.manifest, writer.pending()
-    if not pending:
-        return 0
-    failed = _failed_before(writer, source, pending)
-    order = [image for block in pending for image in manifest.images_of_block(block)]
-    progress.start("extract", len(source) * manifest.views, (len(source) - len(order)) * manifest.views)
-    prepared = prepare_images(source, order, recipe.views, manifest.views, recipe.workers)
+    failed = list(writer.failures(source.keys))
+    total, todo = len(source), sum(len(manifest.images_of_block(block)) for block in pending)
+    if pending:
+        progress.start("extract", total * manifest.views, (total - todo) * manifest.views)
+    clock = _Clock(rows=todo * manifest.views, batch=recipe.teacher_batch, progress=progress)
     computed = 0
-    for block in pending:
-        numbers = manifest.images_of_block(block)
-        latents = latents_of_unit(
-            itertools.islice(prepared, len(numbers)), teacher, recipe.taps, recipe.teacher_batch, device
-        )
+    prepared = prepare_images(source, _numbers(writer, pending), recipe.views, manifest.views, recipe.workers)
+    for block, images in itertools.groupby(prepared, lambda image: image.number // manifest.spec.block_images):
+        if writer.is_done(block):  # by another writer, while its first images were prepared
+            progress.advance(len(manifest.images_of_block(block)) * manifest.views)
+            continue
+        latents = latents_of_unit(images, teacher, recipe.taps, recipe.teacher_batch, device)
         with writer.unit(block) as unit:
-            for number, (image, rows) in zip(numbers, latents, strict=True):
+            for image, rows in latents:
                 computed += len(image.views)
                 image = _mark_non_finite(image, rows)
                 if image.facts.reason:
-                    failed.append((source.keys[number], image.facts.reason))
-                    _refuse_too_many(failed, len(source), recipe.max_failed)
-                targets = {tap.replace(":", "-"): values for tap, values in rows.items()}
-                unit.add_image(image.facts, image.rendered(), targets)
+                    failed.append((source.keys[image.number], image.facts.reason))
+                    _refuse_too_many(failed, total, recipe.max_failed)
+                unit.add_image(
+                    image.facts, image.rendered(), {target_name(tap): values for tap, values in rows.items()}
+                )
                 progress.advance(manifest.views)
+                clock.tell_once(computed)
             unit.finish()
     progress.finish()
+    _refuse_too_many(writer.failures(source.keys), total, recipe.max_failed)  # those of other writers too
     return computed
 
 
-def _failed_before(writer: StoreWriter, source: ImageSource, pending: list[int]) -> list[tuple[str, str]]:
-    """Key and reason of the unusable images in units that an earlier run finished."""
-    failed = []
-    for block in sorted(set(range(writer.manifest.blocks)) - set(pending)):
-        record, numbers = read_record(writer.path, block), writer.manifest.images_of_block(block)
-        facts = record.images if record else ()
-        failed += [(source.keys[n], fact.reason) for n, fact in zip(numbers, facts, strict=True) if fact.reason]
-    return failed
+def _numbers(writer: StoreWriter, pending: Iterable[int]) -> Iterator[int]:
+    """The images to prepare; of a unit that another writer has finished when its turn comes, none."""
+    for block in pending:
+        if not writer.is_done(block):
+            yield from writer.manifest.images_of_block(block)
+
+
+class _Clock:
+    """Says once how long an extraction will take, measured after the first batch, which warms everything up.
+
+    Args:
+        rows: To be computed.
+        batch: Rows in a batch.
+        progress: Who is told.
+    """
+
+    def __init__(self, *, rows: int, batch: int, progress: Progress):
+        self._rows, self._batch, self._progress = rows, batch, progress
+        self._warm: tuple[int, float] | None = None
+        self._told = False
+
+    def tell_once(self, computed: int) -> None:
+        """Take notice that some rows are computed."""
+        if self._told or computed < self._batch:
+            return
+        if self._warm is None:
+            self._warm = computed, time.monotonic()
+            return
+        rows, seconds = computed - self._warm[0], time.monotonic() - self._warm[1]
+        if rows < self._batch or seconds < _LEAST_SECONDS:
+            return
+        self._told = True
+        left = timedelta(seconds=round((self._rows - computed) * seconds / rows))
+        self._progress.say(f"extract: about {left} to go, at {rows / seconds:,.1f} rows/s so far")
+
+
+_LEAST_SECONDS = 2.0  # work of a moment needs no estimate
 
 
 def _mark_non_finite(image: PreparedImage, rows: dict) -> PreparedImage:
@@ -220,7 +199,7 @@ def _mark_non_finite(image: PreparedImage, rows: dict) -> PreparedImage:
     return dataclasses.replace(image, facts=facts)
 
 
-def _refuse_too_many(failed: list[tuple[str, str]], images: int, share: float) -> None:
+def _refuse_too_many(failed: Sequence[tuple[str, str]], images: int, share: float) -> None:
     if len(failed) > share * images:
         listed = "; ".join(f"{key}: {reason}" for key, reason in failed[:3])
         raise SourceError(

@@ -4,18 +4,15 @@ A worker prepares whole steps. Nothing depends on what came before, so a run res
 """
 
 import dataclasses
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from caev2.errors import Caev2Error
 from caev2.pretrain.keep import keep_bits
 from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.pretrain.model import branch_rates
@@ -23,6 +20,7 @@ from caev2.pretrain.order import RowOrder
 from caev2.pretrain.sizes import ModelSettings
 from caev2.store.reader import Store
 from caev2.store.replay import ViewReplay
+from caev2.workers import in_order
 
 
 @runtime_checkable
@@ -53,18 +51,27 @@ class Batch:
     drifted: str | None
     """Key of an image that another decoder has changed a little."""
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by the names of their fields."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
     def to(self, device: str) -> "Batch":
         """The same batch with its tensors on a device."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name in self.__dataclass_fields__
-            if isinstance(value := getattr(self, name), Tensor)
-        }
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors().items()}
         return dataclasses.replace(self, **moved)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from where it moves to a GPU while that computes.
+
+        The data loader calls this where it was told to pin: it cannot look into a dataclass.
+        """
+        pinned = {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
+        return dataclasses.replace(self, **pinned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepBatches(Dataset):
+class StepBatches:
     """The batch of every step of a run."""
 
     store: Store
@@ -74,13 +81,6 @@ class StepBatches(Dataset):
     mask: MaskSettings
     target: str
     seed: int
-
-    def __getitem__(self, step: int) -> Batch | Caev2Error:
-        """The batch of one step, or why there is none: torch would bury a worker's error in its traceback."""
-        try:
-            return self.batch_of(step)
-        except Caev2Error as problem:
-            return problem
 
     def batch_of(self, step: int) -> Batch:
         """The batch of one step."""
@@ -104,30 +104,6 @@ class StepBatches(Dataset):
         )
 
 
-def load_batches(batches: StepBatches, steps: range, workers: int, pin_memory: bool) -> Iterator[Batch]:
+def load_batches(batches: StepBatches, steps: range, workers: int, *, pin_memory: bool) -> Iterator[Batch]:
     """The batches of some steps in order, prepared ahead by worker processes."""
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=steps,  # type: ignore[arg-type]
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        collate_fn=_as_is,
-        pin_memory=pin_memory,
-        worker_init_fn=_leave_signals_to_the_parent,
-    )
-    for batch in loader:
-        if isinstance(batch, Caev2Error):
-            raise batch
-        yield batch
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Go on when a signal is sent to the whole process group: the parent ends its step first, then the workers."""
-    del worker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+    return in_order(batches.batch_of, steps, workers=workers, pin_memory=pin_memory)

@@ -72,7 +72,7 @@ def save_checkpoint(
     tensors |= _optimizer_tensors(model, optimizer)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata: dict[str, Any] = {"format": FORMAT, "step": step, "fingerprint": fingerprint}
-    metadata["digest"] = _digest(tensors, metadata)
+    metadata["digest"] = digest_tensors(tensors, metadata)
     path = folder / f"step-{step:09d}.safetensors"
     with _writing(path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,16 +83,14 @@ def save_checkpoint(
     return Checkpoint(path=path, step=step)
 
 
-def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, fingerprint: str | None = None
-) -> int:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, fingerprint: str) -> int:
     """Put weights and optimiser back as they were, to the last bit.
 
     Args:
         path: The checkpoint.
         model: Of the same sizes.
         optimizer: AdamW over the model's parameters.
-        fingerprint: Of the run that goes on; none: of whichever run it is.
+        fingerprint: Of the run that goes on.
 
     Returns:
         The number of steps done.
@@ -101,11 +99,7 @@ def load_checkpoint(
         CheckpointError: It is damaged, no checkpoint, of another run or of other sizes. Nothing was changed.
     """
     tensors, metadata = read_checkpoint(path)
-    if fingerprint is not None and metadata["fingerprint"] != fingerprint:
-        raise CheckpointError(
-            f"{path} belongs to a run with fingerprint {metadata['fingerprint']}, this run has "
-            f"{fingerprint}. Give the settings it was made with, or another path for the new run."
-        )
+    _check_run(path, metadata, fingerprint)
     weights, moments = _split(tensors)
     _check_fit(path, model, weights)
     state = _optimizer_state(path, model, optimizer, moments)
@@ -114,13 +108,19 @@ def load_checkpoint(
     return metadata["step"]
 
 
-def load_weights(path: Path, model: nn.Module) -> int:
+def load_weights(path: Path, model: nn.Module, *, fingerprint: str) -> int:
     """Put the weights of a checkpoint into a model, and return the number of steps done.
 
+    Args:
+        path: The checkpoint.
+        model: Of the same sizes.
+        fingerprint: Of the run whose weights are wanted.
+
     Raises:
-        CheckpointError: It is damaged, no checkpoint or of other sizes. Nothing was changed.
+        CheckpointError: It is damaged, no checkpoint, of another run or of other sizes. Nothing was changed.
     """
     tensors, metadata = read_checkpoint(path)
+    _check_run(path, metadata, fingerprint)
     weights, _ = _split(tensors)
     _check_fit(path, model, weights)
     model.load_state_dict(weights)
@@ -150,7 +150,7 @@ def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     stated = metadata.pop("digest")
-    found = _digest(tensors, metadata)
+    found = digest_tensors(tensors, metadata)
     if found != stated:
         raise ValueError(f"the digest of its content is {found}, it was {stated} when written")
     return tensors, metadata
@@ -169,13 +169,13 @@ def _way_out(path: Path) -> str:
     return "There is no sound one before it: bring it back from a copy, or start a new run."
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """xxh3-128 over the metadata and every tensor's name, type, shape and bytes."""
+def digest_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """xxh3-128 over the metadata and the name, type, shape and bytes of every tensor, which lie on the CPU."""
     digest = xxhash.xxh3_128(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -201,6 +201,15 @@ def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
         else:
             moments.setdefault(name, {})[_MOMENTS[kind]] = tensor
     return weights, moments
+
+
+def _check_run(path: Path, metadata: Mapping[str, Any], fingerprint: str) -> None:
+    if metadata["fingerprint"] != fingerprint:
+        raise CheckpointError(
+            f"{path} belongs to a run with fingerprint {metadata['fingerprint']}, the run of its folder has "
+            f"{fingerprint}: it was copied here from elsewhere. Remove it to go on from the checkpoint before it, or "
+            "give another path for a new run."
+        )
 
 
 def _check_fit(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:

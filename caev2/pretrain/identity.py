@@ -1,7 +1,6 @@
 """What a run is: its recipe, the store it learns from, and the file that says so."""
 
 import json
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,22 @@ class RunIdentity:
     """What is learnt: teacher, tap, tokens, width."""
     views: dict[str, Any] = field(default_factory=dict)
     """How the store's crops were drawn, orientation included; empty for a run made from a foreign checkpoint."""
+    init_from: str | None = None
+    """Digest of the weights it starts from; none: fresh ones, which are a function of recipe and seed."""
+
+    @property
+    def imported(self) -> bool:
+        """Whether the weights were trained elsewhere, on no store that is known."""
+        return not self.store_fingerprint
 
     def fingerprint(self) -> str:
         """One word that is equal for runs that end in equal weights (on one kind of device)."""
         return fingerprint(self.mapping())
 
     def mapping(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Plain JSON values; fields that came later are left out where they say nothing, so older runs stay theirs."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if value or name not in ("views", "init_from")}
 
     @property
     def model(self) -> ModelSettings:
@@ -57,8 +64,8 @@ def model_settings(mapping: dict[str, Any]) -> ModelSettings:
     return merge(start, mapping, where=FILE_NAME)
 
 
-def identify(recipe: PretrainRecipe, store: Store, precision: str) -> RunIdentity:
-    """The identity of a run of `recipe` on `store`."""
+def identify(recipe: PretrainRecipe, store: Store, precision: str, init_from: str | None = None) -> RunIdentity:
+    """The identity of a run of `recipe` on `store`, from weights of the digest `init_from`."""
     mapping = to_mapping(recipe, result_only=True)
     return RunIdentity(
         recipe={**mapping, "precision": precision},
@@ -85,36 +92,49 @@ def read_identity(run: Path) -> RunIdentity:
         raise CheckpointError(
             f"There is no run at {run}: it has no {FILE_NAME}. Make one with `caev2 pretrain`."
         ) from None
+    except OSError as problem:
+        raise CheckpointError(f"{path} cannot be read: {problem.strerror}. Bring it back from a copy.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
-            f"{path} is damaged or was edited: its fingerprint does not hold. Start a new run."
+            f"{path} is damaged or was edited: its fingerprint does not hold. Bring it back from a copy, or give "
+            "another path for a new run."
         ) from None
 
 
-def claim_run(run: Path, identity: RunIdentity) -> None:
-    """Make the folder of a run, or check that it is this very run's.
+def refuse_other_run(run: Path, identity: RunIdentity) -> None:
+    """Check that a folder holds no run, or this very one.
 
     Raises:
         CheckpointError: Another run lies there; the message names the first difference with both values.
     """
-    if (run / FILE_NAME).exists():
-        _refuse_other_run(run, read_identity(run).mapping(), identity.mapping())
+    if not (run / FILE_NAME).exists():
         return
-    run.mkdir(parents=True, exist_ok=True)
-    content = {**identity.mapping(), "fingerprint": identity.fingerprint()}
-    scratch = run / f".{uuid.uuid4().hex}"
-    scratch.mkdir()
-    try:
-        write_whole(run / FILE_NAME, json.dumps(content, indent=1).encode() + b"\n", scratch)
-    finally:
-        scratch.rmdir()
+    there = read_identity(run)
+    if there.imported and not identity.imported:
+        raise CheckpointError(
+            f"{run} holds imported weights and no training that could go on. Give another path for the new run, and "
+            f"start it from them with --init-from {run}."
+        )
+    _refuse_difference(run, there.mapping(), identity.mapping())
 
 
-def _refuse_other_run(run: Path, there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:
+def claim_run(run: Path, identity: RunIdentity) -> None:
+    """Say in the folder `run` whose it is, or check that it is this very run's.
+
+    Raises:
+        CheckpointError: Another run lies there.
+    """
+    refuse_other_run(run, identity)
+    if not (run / FILE_NAME).exists():
+        content = {**identity.mapping(), "fingerprint": identity.fingerprint()}
+        write_whole(run / FILE_NAME, json.dumps(content, indent=1).encode() + b"\n", scratch=run)
+
+
+def _refuse_difference(run: Path, there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:
     for key in sorted({*there, *wanted}):
         one, other = there.get(key), wanted.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            _refuse_other_run(run, one, other, f"{prefix}{key}.")
+            _refuse_difference(run, one, other, f"{prefix}{key}.")
         elif one != other:
             raise CheckpointError(
                 f"{run} is another run: its {prefix}{key} is {one!r}, this command asks for {other!r}. "

@@ -4,9 +4,10 @@ Public files hold the encoder alone; a full pre-training checkpoint holds the re
 What is missing starts fresh, and every key of the file ends up in the report.
 """
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,22 @@ def import_official(
         UnsafeFile: The file would run code.
         CheckpointError: It holds no whole encoder, shapes that do not fit, or other positions.
     """
-    try:
+    with about_file(path):
         state = unwrap(read_untrusted(path))
         settings = infer_settings(state, heads=heads, regressor_heads=regressor_heads)
         tensors, report = from_official(state, settings)
-    except CheckpointError as problem:
-        raise CheckpointError(str(problem) if str(path) in str(problem) else f"{path}: {problem}") from None
     model = build(settings, seed)
     model.load_state_dict(model.state_dict() | tensors)
     return model, report
+
+
+@contextlib.contextmanager
+def about_file(path: Path) -> Iterator[None]:
+    """Let what is wrong with named tensors begin with the file that they came from."""
+    try:
+        yield
+    except CheckpointError as problem:
+        raise CheckpointError(str(problem) if str(path) in str(problem) else f"{path}: {problem}") from None
 
 
 def unwrap(content: Any) -> dict[str, Tensor]:

@@ -1,28 +1,29 @@
 """Stage two: train the student against stored targets, without loading a teacher."""
 
-import dataclasses
-import signal
-import time
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
-from caev2.errors import CheckpointError, ConfigError, StoreMismatch, TrainingDiverged
+from caev2.errors import CheckpointError, TrainingDiverged
 from caev2.pretrain.batches import Batch, StepBatches, load_batches
 from caev2.pretrain.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from caev2.pretrain.identity import RunIdentity, claim_run, identify
+from caev2.pretrain.identity import claim_run, identify, refuse_other_run
+from caev2.pretrain.lock import hold_run
 from caev2.pretrain.log import Log
-from caev2.pretrain.model import CAEv2, build
+from caev2.pretrain.meter import Meter
+from caev2.pretrain.model import CAEv2
 from caev2.pretrain.order import RowOrder
 from caev2.pretrain.parameters import adamw
+from caev2.pretrain.plan import fit_recipe, learning_rates, row_order
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.schedule import CosineSchedule
+from caev2.pretrain.signals import Interrupted, catching_signals
+from caev2.pretrain.start import starting_student
 from caev2.pretrain.step import StepFigures, train_step
 from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
@@ -32,31 +33,6 @@ from caev2.store.replay import ViewReplay
 
 MAX_SKIPPED = 3
 """Steps in a row without a finite loss and gradient after which a run stops."""
-
-
-class Interrupted(Exception):
-    """The run was asked to leave, saved a checkpoint and left: no error, it did so in order."""
-
-    def __init__(self, signal_number: int, step: int):
-        super().__init__(f"Stopped at step {step}; a checkpoint was saved. The same command goes on from there.")
-        self.signal_number = signal_number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainPlan:
-    """What a run will do, known before it starts."""
-
-    images: int
-    """Valid images of the store."""
-    views: int
-    """Stored views that are used."""
-    epochs: int
-    steps_per_epoch: int
-    steps: int
-    parameters: int
-    """Trained numbers."""
-    resume_step: int
-    """Where the run goes on; 0 for a new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +55,7 @@ def pretrain(
     images: ImageSource | Path | str,
     device: str = "cpu",
     resume: Literal["auto", "never"] = "auto",
+    init_from: Path | str | None = None,
     progress: Progress | None = None,
     stop_after: int | None = None,
 ) -> PretrainResult:
@@ -93,15 +70,16 @@ def pretrain(
         images: What the store was extracted from: a source, or a folder.
         device: Where to train, as torch spells it.
         resume: `auto` goes on from the latest checkpoint; `never` refuses a run that has one.
+        init_from: A run, or an official file, whose weights a new run starts from; none: fresh weights.
         progress: Who is told.
         stop_after: Save a checkpoint and leave after this many steps of the run.
 
     Raises:
         StoreMismatch: The recipe does not fit the store.
-        CheckpointError: Another run lies at the path, or its checkpoint cannot be used.
+        CheckpointError: Another run lies at the path, or its checkpoint cannot be used, or that of `init_from`.
         PixelDrift: The images are not what the teacher saw.
         TrainingDiverged: Several steps in a row were not finite.
-        OutputError: The run cannot be written.
+        OutputError: The run cannot be written, or another process trains it.
         Interrupted: A signal asked the run to leave; a checkpoint was saved.
     """
     progress = progress or Silent()
@@ -109,91 +87,18 @@ def pretrain(
     run = Path(run)
     recipe = fit_recipe(recipe, store)
     precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
-    identity = identify(recipe, store, precision)
-    order = _order(recipe, store)
-    _schedule(recipe, order)  # refuses before the folder of the run is claimed
-    _refuse_old_run(run, resume)
+    order = row_order(recipe, store)
+    schedule = learning_rates(recipe, order)
+    model, start = starting_student(recipe.model, recipe.seed, None if init_from is None else Path(init_from))
+    identity = identify(recipe, store, precision, start)
+    refuse_other_run(run, identity)
     batches = _batches(recipe, store, images, order)
-    with writing(run):
-        claim_run(run, identity)
-    state = _restore(run, recipe, identity, device)
-    return _train(run, recipe, identity, state, batches, precision, device, progress, stop_after)
-
-
-def plan(recipe: PretrainRecipe, store: Store, run: Path) -> PretrainPlan:
-    """What a run will do."""
-    recipe = fit_recipe(recipe, store)
-    order = _order(recipe, store)
-    with torch.device("meta"):
-        model = CAEv2(recipe.model)
-    checkpoint = latest_checkpoint(run / "checkpoints")
-    return PretrainPlan(
-        images=len(store.valid_images),
-        views=order.views,
-        epochs=recipe.epochs,
-        steps_per_epoch=order.steps_per_epoch,
-        steps=order.total_steps,
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        resume_step=0 if checkpoint is None else checkpoint.step,
-    )
-
-
-def fit_recipe(recipe: PretrainRecipe, store: Store) -> PretrainRecipe:
-    """The recipe with its head as wide as the store's target.
-
-    Raises:
-        StoreMismatch: Image size, number of patches, views or target do not fit the store.
-    """
-    spec = store.manifest.spec
-    target = spec.targets[store.target(recipe.target)]
-    if spec.views.size_px != recipe.model.image_px:
-        raise StoreMismatch(
-            f"{store.path} holds views of {spec.views.size_px} pixels, the recipe's student takes "
-            f"{recipe.model.image_px}. Choose another recipe, or --set model.image_px={spec.views.size_px}."
-        )
-    if target.tokens != recipe.model.patches + 1:
-        raise StoreMismatch(
-            f"{store.path} has {target.tokens - 1} patches in an image, the recipe's student {recipe.model.patches}. "
-            "Choose a recipe with the teacher's grid, or --set model.patch_px."
-        )
-    if recipe.views is not None and recipe.views > store.views:
-        raise StoreMismatch(
-            f"{store.path} has {store.views} views of each image, the recipe asks for {recipe.views}. "
-            f"Give --set views={store.views}, or extract more."
-        )
-    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, target_width=target.width))
-
-
-def _order(recipe: PretrainRecipe, store: Store) -> RowOrder:
-    images = len(store.valid_images)
-    if images < recipe.batch_size:
-        raise ConfigError(
-            f"{store.path} has {images} valid images, fewer than one batch of {recipe.batch_size}. "
-            f"Give --set batch_size={max(1, images)} or less."
-        )
-    return RowOrder(
-        rows=store.valid_images,
-        views=recipe.views or store.views,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-    )
-
-
-def _schedule(recipe: PretrainRecipe, order: RowOrder) -> CosineSchedule:
-    return CosineSchedule(
-        peak_lr=recipe.optimizer.lr,
-        min_lr=recipe.optimizer.min_lr,
-        warmup_steps=round(recipe.optimizer.warmup_epochs * order.steps_per_epoch),
-        total_steps=order.total_steps,
-    )
-
-
-def _refuse_old_run(run: Path, resume: str) -> None:
-    if resume == "never" and (checkpoint := latest_checkpoint(run / "checkpoints")) is not None:
-        raise CheckpointError(
-            f"{run} already has a checkpoint at step {checkpoint.step}. Go on with --resume auto, or give another path."
-        )
+    # nothing was written so far: whatever is refused leaves no folder behind
+    with hold_run(run, progress), tensor_cores(device):
+        with writing(run):
+            claim_run(run, identity)
+        training = _restore(run, model.to(device), recipe, identity.fingerprint(), resume)
+        return _train(training, recipe, batches, schedule, precision, device, progress, stop_after)
 
 
 def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Path | str, order: RowOrder) -> StepBatches:
@@ -209,89 +114,108 @@ def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Path | 
     )
 
 
-@dataclass(slots=True)
-class _State:
-    """What training changes."""
+@contextlib.contextmanager
+def tensor_cores(device: str) -> Iterator[None]:
+    """On a GPU, let matrix products that stay in float32 be computed in TF32; convolutions are by torch's default.
 
+    torch has a newer name for each of its libraries, but only since 2.9, and whoever asks for the general precision
+    after it was used gets an error.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@dataclass(slots=True)
+class _Training:
+    """What training changes, and where it is kept."""
+
+    run: Path
+    fingerprint: str
     model: CAEv2
     optimizer: torch.optim.Optimizer
     step: int
+    """Steps done."""
+    keep_checkpoints: int
+
+    def save(self) -> None:
+        save_checkpoint(
+            self.run / "checkpoints",
+            self.model,
+            self.optimizer,
+            step=self.step,
+            fingerprint=self.fingerprint,
+            keep_last=self.keep_checkpoints,
+        )
 
 
-def _restore(run: Path, recipe: PretrainRecipe, identity: RunIdentity, device: str) -> _State:
-    """Fresh weights, or those of the latest checkpoint."""
-    model = build(recipe.model, recipe.seed).to(device)
-    settings = recipe.optimizer
-    optimizer = adamw(model, weight_decay=settings.weight_decay, betas=settings.betas, fused=device.startswith("cuda"))
+def _restore(run: Path, model: CAEv2, recipe: PretrainRecipe, fingerprint: str, resume: str) -> _Training:
+    """The given weights, or in their place those of the latest checkpoint."""
+    settings, fused = recipe.optimizer, next(model.parameters()).device.type == "cuda"
+    optimizer = adamw(model, weight_decay=settings.weight_decay, betas=settings.betas, fused=fused)
     checkpoint = latest_checkpoint(run / "checkpoints")
-    step = 0
-    if checkpoint is not None:
-        step = load_checkpoint(checkpoint.path, model, optimizer, fingerprint=identity.fingerprint())
-    return _State(model, optimizer, step)
+    if checkpoint is not None and resume == "never":
+        raise CheckpointError(
+            f"{run} already has a checkpoint at step {checkpoint.step}. Go on with --resume auto, or give another path."
+        )
+    step = 0 if checkpoint is None else load_checkpoint(checkpoint.path, model, optimizer, fingerprint=fingerprint)
+    return _Training(run, fingerprint, model, optimizer, step, recipe.keep_checkpoints)
 
 
 def _train(
-    run: Path,
+    training: _Training,
     recipe: PretrainRecipe,
-    identity: RunIdentity,
-    state: _State,
     batches: StepBatches,
+    schedule: CosineSchedule,
     precision: str,
     device: str,
     progress: Progress,
     stop_after: int | None,
 ) -> PretrainResult:
-    order, schedule = batches.order, _schedule(recipe, batches.order)
+    run, order = training.run, batches.order
     every = recipe.checkpoint_steps or recipe.checkpoint_epochs * order.steps_per_epoch
-    first, last = state.step, min(order.total_steps, stop_after or order.total_steps)
+    first = training.step
+    last = order.total_steps if stop_after is None else min(order.total_steps, stop_after)
+    skipped, loss = 0, None
+
     log = Log(run, from_step=first)
     progress.start("pretrain", order.total_steps, first)
-    meter = _Meter(recipe.batch_size)
-    skipped, loss, caught = 0, None, []
-
-    def save() -> None:
-        save_checkpoint(
-            run / "checkpoints",
-            state.model,
-            state.optimizer,
-            step=state.step,
-            fingerprint=identity.fingerprint(),
-            keep_last=recipe.keep_checkpoints,
-        )
-
-    try:
-        with _catching_signals() as caught:
-            for batch in meter.waiting(
-                load_batches(batches, range(first, last), recipe.workers, device.startswith("cuda"))
-            ):
-                # the model stays in training mode: nothing in it but the given keep bits depends on the mode
-                lr = schedule.lr_at(batch.step)
-                figures = train_step(
-                    state.model,
-                    state.optimizer,
-                    batch.to(device),
-                    lr=lr,
-                    clip_norm=recipe.optimizer.clip_norm,
-                    precision=precision,
-                )
-                state.step = batch.step + 1
-                skipped = 0 if figures.applied else skipped + 1
-                if batch.step % recipe.log_steps == 0 or not figures.applied or state.step == last:
-                    record = _describe(batch, figures, lr) | meter.read()
-                    loss = record["loss"]
-                    log.write(record)
-                    _tell(progress, batch, record)
-                progress.advance(1)
-                if skipped == MAX_SKIPPED:
-                    raise _diverged(run, batch)
-                if state.step % every == 0 or state.step == last or caught:
-                    save()
-                if caught and state.step < order.total_steps:
-                    raise Interrupted(caught[0], state.step)
-    finally:
-        log.close()
+    meter = Meter(recipe.batch_size)
+    loaded = load_batches(batches, range(first, last), recipe.workers, pin_memory=device.startswith("cuda"))
+    with contextlib.closing(log), catching_signals() as caught:
+        if first == last == 0:
+            training.save()
+        for batch in meter.waiting(loaded):
+            # the model stays in training mode: nothing in it but the given keep bits depends on the mode
+            lr = schedule.lr_at(batch.step)
+            figures = train_step(
+                training.model,
+                training.optimizer,
+                batch.to(device),
+                lr=lr,
+                clip_norm=recipe.optimizer.clip_norm,
+                precision=precision,
+            )
+            training.step = batch.step + 1
+            skipped = 0 if figures.applied else skipped + 1
+            if batch.step % recipe.log_steps == 0 or not figures.applied or training.step == last:
+                record = _describe(batch, figures, lr) | meter.read()
+                loss = record["loss"]
+                log.write(record)
+                _tell(progress, batch, record)
+            progress.advance(1)
+            if skipped == MAX_SKIPPED:
+                raise _diverged(run, batch)
+            if training.step % every == 0 or training.step == last or caught:
+                training.save()
+            if caught and training.step < order.total_steps:
+                raise Interrupted(caught[0], training.step)
     progress.finish()
-    return PretrainResult(run=run, steps=state.step, steps_computed=state.step - first, loss=loss)
+    return PretrainResult(run=run, steps=training.step, steps_computed=training.step - first, loss=loss)
 
 
 def _describe(batch: Batch, figures: StepFigures, lr: float) -> dict[str, float | int | bool]:
@@ -323,57 +247,10 @@ def _tell(progress: Progress, batch: Batch, record: dict) -> None:
 
 def _diverged(run: Path, batch: Batch) -> TrainingDiverged:
     path = run / f"diverged-step-{batch.step}.safetensors"
-    tensors = {name: value for name in batch.__dataclass_fields__ if isinstance(value := getattr(batch, name), Tensor)}
     with writing(run):
-        write_whole(path, safetensors.torch.save(tensors, {"step": str(batch.step)}), scratch=run)
+        write_whole(path, safetensors.torch.save(batch.tensors(), {"step": str(batch.step)}), scratch=run)
     return TrainingDiverged(
         f"{run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step {batch.step}. The last "
         f"batch is in {path}; the last checkpoint is untouched. Lower optimizer.lr, or train in fp32 with --set "
         "precision=fp32."
     )
-
-
-class _Meter:
-    """Images per second, and how much of the time was spent waiting for batches."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
-
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches, timed."""
-        while True:
-            begun = time.perf_counter()
-            batch = next(batches, None)
-            self._waited += time.perf_counter() - begun
-            if batch is None:
-                return
-            self._steps += 1
-            yield batch
-
-    def read(self) -> dict[str, float]:
-        """The figures since they were last read."""
-        seconds = max(time.perf_counter() - self._since, 1e-9)
-        figures = {
-            "images_per_s": round(self._steps * self._batch_size / seconds, 1),
-            "data_wait_percent": round(100 * self._waited / seconds, 1),
-        }
-        self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
-        return figures
-
-
-@contextmanager
-def _catching_signals() -> Iterator[list[int]]:
-    """A list that a SIGTERM or SIGINT is appended to, so that the current step can end."""
-    caught: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    try:
-        before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in numbers}
-    except ValueError:  # not in the main thread: nobody sends us signals there
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

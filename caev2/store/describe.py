@@ -33,5 +33,5 @@ def describe_store(store: Store) -> dict[str, Any]:
             for name, target in spec.targets.items()
         },
         "fingerprint": spec.fingerprint(),
-        "root_digest": manifest.root_digest,
+        "root_digest": manifest.root_digest or manifest.sealed_as,
     }

@@ -1,6 +1,7 @@
 """Writing files so that a killed machine leaves either the old file or the new one."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -32,13 +33,48 @@ def replace_file(temporary: Path, final: Path) -> None:
 
 def write_whole(final: Path, data: bytes, scratch: Path) -> None:
     """Write a file so that it is there whole or not at all; `scratch` is a folder on the same disk."""
+    with _flushed(data, scratch) as temporary:
+        replace_file(temporary, final)
+
+
+def create_whole(final: Path, data: bytes, scratch: Path) -> None:
+    """Write a file as `write_whole` does, unless somebody else has written it, be it at the same moment.
+
+    Raises:
+        FileExistsError: The file exists; it is left alone.
+    """
+    with _flushed(data, scratch) as temporary:
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            _move_unless_there(temporary, final)
+        flush_folder(final.parent)
+
+
+def _move_unless_there(temporary: Path, final: Path) -> None:
+    """Move a file to its place under a lock on the folder, which ends with its process."""
+    descriptor = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if final.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
+        os.replace(temporary, final)  # noqa: PTH105
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _flushed(data: bytes, scratch: Path) -> Iterator[Path]:
+    """A file that is whole on disk under a name of no meaning, and is gone afterwards if it was not moved."""
     temporary = scratch / uuid.uuid4().hex
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             flush_file(file.fileno())
-        replace_file(temporary, final)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,6 +105,10 @@ class Scratch:
         shared.mkdir(parents=True, exist_ok=True)
         remove_abandoned(shared)
         self.folder, self._lock = _claim_folder(shared)
+
+    def is_alone(self) -> bool:
+        """Whether there is no other writer. Of several that ask at one moment, at most one is told so."""
+        return all(folder == self.folder for folder in self._shared.iterdir())
 
     def close(self) -> None:
         """Remove the folder and let go of it; the last writer to leave removes the shared folder as well."""
@@ -105,6 +145,24 @@ def remove_abandoned(shared: Path) -> None:
                 os.close(descriptor)
     with contextlib.suppress(OSError):  # not empty, or not there
         shared.rmdir()
+
+
+def try_writing(place: Path, shared: Path) -> None:
+    """Find out whether a folder can be made and written at `place`; nothing is left of the trial.
+
+    Args:
+        place: The folder.
+        shared: The folder below it that writers share.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    missing = [folder for folder in (place, *place.parents) if not folder.exists()]
+    with writing(place):
+        Scratch(shared).close()
+        for folder in missing:
+            with contextlib.suppress(OSError):  # somebody else began to use it
+                folder.rmdir()
 
 
 def free_bytes(place: Path) -> int:

@@ -89,14 +89,16 @@ def open_images(path: Path | str, split: Literal["train", "val"] = "train") -> I
 
 
 def _walk(root: Path) -> list[str]:
-    """Image files below `root` by relative path; links are followed once, hidden names are passed over."""
-    names, seen = [], set()
+    """Image files below `root` by relative path; links are followed but not upwards, hidden names passed over."""
+    names: list[str] = []
+    top = Path(os.path.realpath(root))
+    above = {os.path.dirname(root): frozenset(map(str, top.parents))}  # noqa: PTH120 - as os.walk spells it
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
+        real, ancestors = os.path.realpath(folder), above[os.path.dirname(folder)]  # noqa: PTH120
+        if real in ancestors:  # a link that leads back up; one that leads to a sibling is a folder like any other
             folders.clear()
             continue
-        seen.add(real)
+        above[folder] = ancestors | {real}
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = os.path.relpath(folder, root)
         for name in files:

@@ -1,42 +1,70 @@
 """`index.parquet`: one line an image, from row number to key, label, file, size and validity."""
 
+import contextlib
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from caev2.errors import StoreCorrupt
+from caev2.recipe import canonical
 from caev2.store.disk import write_whole
 from caev2.store.layout import INDEX
 from caev2.store.records import UnitRecord
 
+Columns = dict[str, list]
+"""The content of an index, by name of column."""
 
-def write_index(
-    store: Path,
-    records: Sequence[UnitRecord],
-    keys: Sequence[str],
-    paths: Sequence[str],
-    labels: Sequence[int],
-    scratch: Path,
-) -> None:
-    """Write the index of a store whose units are all done."""
+_TYPES = {
+    "key": "string",
+    "label": "int32",
+    "container": "string",
+    "offset": "int64",
+    "height": "int32",
+    "width": "int32",
+    "bytes": "int64",
+    "xxh3_128": "string",
+    "valid": "bool",
+    "reason": "string",
+}
+
+
+def index_columns(
+    records: Sequence[UnitRecord], keys: Sequence[str], paths: Sequence[str], labels: Sequence[int]
+) -> Columns:
+    """The index of a store whose units are all done."""
+    facts = [image for record in records for image in record.images]
+    return {
+        "key": list(keys),
+        "label": list(labels),
+        "container": [_spell(path) for path in paths],
+        "offset": [0] * len(facts),
+        "height": [fact.height for fact in facts],
+        "width": [fact.width for fact in facts],
+        "bytes": [fact.bytes for fact in facts],
+        "xxh3_128": [fact.xxh3_128 for fact in facts],
+        "valid": [fact.reason is None for fact in facts],
+        "reason": [fact.reason for fact in facts],
+    }
+
+
+def digest_columns(columns: Columns) -> str:
+    """A sha256 over what an index says, line by line: pyarrow's version is no part of it."""
+    digest = hashlib.sha256(canonical(list(columns)) + b"\n")
+    for line in zip(*columns.values(), strict=True):
+        digest.update(canonical(line) + b"\n")
+    return digest.hexdigest()
+
+
+def write_index(store: Path, columns: Columns, scratch: Path) -> None:
+    """Write the index, unless it is there and says the same: another pyarrow would write other bytes."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    facts = [image for record in records for image in record.images]
-    table = pa.table(
-        {
-            "key": pa.array(keys, pa.string()),
-            "label": pa.array(labels, pa.int32()),
-            "container": pa.array([_spell(path) for path in paths], pa.string()),
-            "offset": pa.array([0] * len(facts), pa.int64()),
-            "height": pa.array([fact.height for fact in facts], pa.int32()),
-            "width": pa.array([fact.width for fact in facts], pa.int32()),
-            "bytes": pa.array([fact.bytes for fact in facts], pa.int64()),
-            "xxh3_128": pa.array([fact.xxh3_128 for fact in facts], pa.string()),
-            "valid": pa.array([fact.reason is None for fact in facts], pa.bool_()),
-            "reason": pa.array([fact.reason for fact in facts], pa.string()),
-        }
-    )
+    with contextlib.suppress(StoreCorrupt):
+        if read_index(store) == columns:
+            return
+    table = pa.table({name: pa.array(columns[name], kind) for name, kind in _TYPES.items()})
     buffer = io.BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
     write_whole(store / INDEX, buffer.getvalue(), scratch)
@@ -53,12 +81,23 @@ def read_column(store: Path, name: str) -> list:
     Raises:
         StoreCorrupt: The index is missing or damaged.
     """
+    return read_index(store, [name])[name]
+
+
+def read_index(store: Path, names: Sequence[str] = tuple(_TYPES)) -> Columns:
+    """Some or all columns of the index.
+
+    Raises:
+        StoreCorrupt: The index is missing or damaged.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(store / INDEX, columns=[name]).column(name).to_pylist()
+        table = parquet.read_table(store / INDEX, columns=list(names))
+        return {name: table.column(name).to_pylist() for name in names}
     except (OSError, pa.ArrowException, KeyError) as problem:
         raise StoreCorrupt(
-            f"{store / INDEX} is missing or damaged: {problem}. Restore it from a copy, or extract the store again."
+            f"{store / INDEX} is missing or damaged: {problem}. Delete what is left of it and run the same "
+            "`caev2 extract` again: it is written anew."
         ) from None

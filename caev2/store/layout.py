@@ -77,6 +77,16 @@ def small_arrays(manifest: Manifest) -> dict[str, FieldType]:
     return arrays | {checksum_path(name): CHECKSUM for name in manifest.spec.targets}
 
 
+def files_of_unit(manifest: Manifest, block: int) -> set[str]:
+    """Every shard and chunk of one block."""
+    shards = {shard_path(target, view, block) for target in manifest.spec.targets for view in range(manifest.views)}
+    return shards | {
+        chunk_path(array, view, block, field)
+        for array, field in small_arrays(manifest).items()
+        for view in range(manifest.views)
+    }
+
+
 def row_shape(manifest: Manifest, target: str) -> tuple[int, int]:
     """Tokens and width of one row."""
     spec = manifest.spec.targets[target]

@@ -7,6 +7,7 @@ images and the number of views are not part of it: a store may grow.
 
 import dataclasses
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,15 @@ class StoreSpec:
     teacher_batch: int = 64
     """Views in one batch of the teacher, cut inside a unit; it decides the last bits of the latents."""
 
+    def __post_init__(self):
+        """Check the names of the targets, which become folders.
+
+        Raises:
+            ConfigError: One could not be a folder on every system.
+        """
+        for name in self.targets:
+            check_target_name(name)
+
     def mapping(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
         targets = {name: to_mapping(target) for name, target in self.targets.items()}
@@ -80,9 +90,15 @@ class Manifest:
     """Names of the classes that labels in the index point to."""
     state: Literal["building", "sealed"]
     root_digest: str | None = None
-    """Digest over the digests of all files, once sealed."""
+    """Digest over the digests of all files and the content of the index, once sealed."""
+    index_digest: str | None = None
+    """The xxh3-128 of the file `index.parquet`, once sealed; no part of the root digest."""
     failures: tuple[tuple[str, str], ...] = ()
     """Key and reason of each image that has no valid row, once sealed."""
+    sealed_as: str | None = None
+    """While lost parts of a sealed store are made anew: its root digest, which they have to restore."""
+    lost_blocks: tuple[int, ...] = ()
+    """The blocks that are computed anew then."""
 
     @property
     def blocks(self) -> int:
@@ -106,7 +122,10 @@ class Manifest:
             "classes": list(self.classes),
             "state": self.state,
             "root_digest": self.root_digest,
+            "index_digest": self.index_digest,
             "failures": [list(pair) for pair in self.failures],
+            "sealed_as": self.sealed_as,
+            "lost_blocks": list(self.lost_blocks),
         }
         content["digest"] = fingerprint(content)
         return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
@@ -141,7 +160,13 @@ def read_manifest(store: Path) -> Manifest:
             f"{store} has store format {content.get('format')}; this version of caev2 reads format {FORMAT}. Read it "
             "with the version that wrote it, or extract it again."
         )
-    return _manifest_of(content)
+    try:
+        return _manifest_of(content)
+    except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as problem:
+        raise StoreMismatch(
+            f"{path} is not what this version of caev2 writes: {problem}. Read the store with the version that wrote "
+            "it, or extract it again."
+        ) from None
 
 
 _RECOVER = "Restore the file from a copy, or extract the store again."
@@ -162,7 +187,10 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         classes=tuple(content["classes"]),
         state=content["state"],
         root_digest=content["root_digest"],
+        index_digest=content["index_digest"],
         failures=tuple((key, reason) for key, reason in content["failures"]),
+        sealed_as=content["sealed_as"],
+        lost_blocks=tuple(content["lost_blocks"]),
     )
 
 
@@ -172,23 +200,50 @@ def refuse_other_spec(store: Path, there: Manifest, wanted: Manifest) -> None:
     Raises:
         StoreMismatch: It holds something else; the message names the first difference with both values.
     """
-    pairs = {"images": (there.images, wanted.images), "views": (there.views, wanted.views)}
-    old, new = _flatten(there.spec.mapping()), _flatten(wanted.spec.mapping())
-    pairs |= {key: (old.get(key), new.get(key)) for key in sorted({*old, *new})}
-    pairs["keys and labels of the images"] = (there.source_digest[:12], wanted.source_digest[:12])
-    for key, (one, other) in pairs.items():
-        if one != other:
+    old, new = facts_of(there), facts_of(wanted)
+    refuse_other_facts(store, old, {key: new.get(key) for key in sorted({*old, *new}, key=_order_of_facts)})
+
+
+def refuse_other_facts(store: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Check those facts of a store that are known to be wanted, all or some of `facts_of`.
+
+    Raises:
+        StoreMismatch: One differs; the message names the first with both values.
+    """
+    for key, value in wanted.items():
+        if there.get(key) != value:
             raise StoreMismatch(
-                f"{store} is another store: its {key} is {one!r}, this command asks for {other!r}. "
+                f"{store} is another store: its {key} is {there.get(key)!r}, this command asks for {value!r}. "
                 "Give another path for the new store, or the old settings to go on with this one."
             )
 
 
-def _flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+SOURCE_FACT = "keys and labels of the images"
+
+
+def facts_of(manifest: Manifest) -> dict[str, Any]:
+    """Everything that tells one store from another, by its name in messages."""
+    return {
+        "images": manifest.images,
+        "views": manifest.views,
+        "targets": ", ".join(sorted(manifest.spec.targets)),
+        **flatten(manifest.spec.mapping()),
+        SOURCE_FACT: manifest.source_digest[:12],
+    }
+
+
+def _order_of_facts(key: str) -> tuple[int, str]:
+    """Counts first, then settings; digests, which say least, at the end."""
+    first = ("images", "views", "targets")
+    return first.index(key) if key in first else 4 if key == SOURCE_FACT else 3, key
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
@@ -205,6 +260,27 @@ def check_target_name(name: str) -> str:
     return name
 
 
-def sealed(manifest: Manifest, root_digest: str, failures: tuple[tuple[str, str], ...]) -> Manifest:
-    """The manifest of the finished store."""
-    return dataclasses.replace(manifest, state="sealed", root_digest=root_digest, failures=failures)
+def sealed(manifest: Manifest, root_digest: str, index_digest: str, failures: tuple[tuple[str, str], ...]) -> Manifest:
+    """The manifest of the finished store; how often it was mended leaves no trace."""
+    return dataclasses.replace(
+        manifest,
+        state="sealed",
+        root_digest=root_digest,
+        index_digest=index_digest,
+        failures=failures,
+        sealed_as=None,
+        lost_blocks=(),
+    )
+
+
+def mending(manifest: Manifest, lost: Iterable[int]) -> Manifest:
+    """The manifest of a store that was sealed, while these of its blocks, and those lost before, are made anew."""
+    return dataclasses.replace(
+        manifest,
+        state="building",
+        root_digest=None,
+        index_digest=None,
+        failures=(),
+        sealed_as=manifest.sealed_as or manifest.root_digest,
+        lost_blocks=tuple(sorted({*manifest.lost_blocks, *lost})),
+    )

@@ -5,6 +5,7 @@ its bytes are the bytes that were written for that very view of that very image.
 """
 
 import os
+import resource
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,13 @@ from caev2.store.manifest import Manifest, read_manifest
 from caev2.store.shard import CRC_BYTES, chunk_offset, crc32c, shard_bytes
 from caev2.store.views import View
 
-_OPEN_SHARDS = 64  # file descriptors kept
+_MOST_OPEN_SHARDS = 8192  # one view of ImageNet-1k has 2,503
+
+
+def open_shards() -> int:
+    """How many shard files a reader keeps open: half of what the process may open, which others need too."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_OPEN_SHARDS if allowed == resource.RLIM_INFINITY else max(1, min(_MOST_OPEN_SHARDS, allowed // 2))
 
 
 class Store:
@@ -141,9 +148,11 @@ class Store:
             raise StoreMismatch(f"{self.path}: image {image} has no valid row; read only the images in `valid_images`.")
 
     def _shard(self, target: str, view: int, block: int) -> int:
-        """A descriptor of a shard file of the right size."""
+        """A descriptor of a shard file of the right size; the one not used for longest makes room."""
         place = (target, view, block)
-        if place not in self._descriptors:
+        if place in self._descriptors:
+            self._descriptors[place] = self._descriptors.pop(place)  # now the youngest
+        else:
             path = self.path / shard_path(target, view, block)
             expected = shard_bytes(
                 len(self.manifest.images_of_block(block)),
@@ -157,7 +166,7 @@ class Store:
                     f"{path} holds {size} bytes, {expected} were written. Restore it, or delete the unit's record and "
                     "extract again."
                 )
-            if len(self._descriptors) >= _OPEN_SHARDS:
+            while len(self._descriptors) >= open_shards():
                 os.close(self._descriptors.pop(next(iter(self._descriptors))))
             self._descriptors[place] = descriptor
         return self._descriptors[place]

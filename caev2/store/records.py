@@ -12,7 +12,7 @@ import xxhash
 
 from caev2.errors import StoreCorrupt
 from caev2.recipe import fingerprint
-from caev2.store.layout import unit_path
+from caev2.store.layout import files_of_unit, unit_path
 from caev2.store.manifest import Manifest
 
 
@@ -42,6 +42,10 @@ class UnitRecord:
     """Files and images of one unit."""
 
     block: int
+    fingerprint: str
+    """Of the spec by which the unit was computed."""
+    source_digest: str
+    """Of the images it was computed from, as in the manifest."""
     files: dict[str, tuple[int, str]]
     """Path in the store → size in bytes and xxh3-128."""
     images: tuple[ImageFacts, ...]
@@ -49,39 +53,67 @@ class UnitRecord:
     def to_bytes(self) -> bytes:
         """The record's file: columns of facts as JSON, with a digest of itself."""
         facts = {field.name: [getattr(image, field.name) for image in self.images] for field in fields(ImageFacts)}
-        content = {"block": self.block, "files": {k: list(v) for k, v in self.files.items()}, "images": facts}
+        content = {
+            "block": self.block,
+            "fingerprint": self.fingerprint,
+            "source_digest": self.source_digest,
+            "files": {path: list(described) for path, described in self.files.items()},
+            "images": facts,
+        }
         content["digest"] = fingerprint(content)
         return json.dumps(content, ensure_ascii=False).encode() + b"\n"
 
 
-def read_record(store: Path, block: int) -> UnitRecord | None:
+def read_record(store: Path, manifest: Manifest, block: int) -> UnitRecord | None:
     """The record of a unit, or None if it has not been written.
 
     Raises:
-        StoreCorrupt: It is there but damaged.
+        StoreCorrupt: It is there but damaged, or that of another block or store.
     """
     path = store / unit_path(block)
     try:
-        content = json.loads(path.read_bytes())
-        digest = content.pop("digest")
-        if digest != fingerprint(content):
-            raise ValueError("digest")
+        record = _parse_record(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as problem:
         raise StoreCorrupt(f"{path} cannot be read: {problem.strerror}. Check the disk, or restore the file.") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise StoreCorrupt(
-            f"{path} is damaged. Delete it and run the same `caev2 extract` again: its block is computed anew."
-        ) from None
-    facts = content["images"]
+        raise StoreCorrupt(f"{path} is damaged. {_RECOVER}") from None
+    _refuse_other_unit(path, record, manifest, block)
+    return record
+
+
+_RECOVER = "Delete it and run the same `caev2 extract` again: its block is computed anew."
+
+
+def _parse_record(data: bytes) -> UnitRecord:
+    content = json.loads(data)
+    digest = content.pop("digest")
+    if digest != fingerprint(content):
+        raise ValueError("digest")
     names = [field.name for field in fields(ImageFacts)]
-    rows = zip(*(facts[name] for name in names), strict=True)
+    rows = zip(*(content["images"][name] for name in names), strict=True)
     return UnitRecord(
         block=content["block"],
+        fingerprint=content["fingerprint"],
+        source_digest=content["source_digest"],
         files={path: (size, digest) for path, (size, digest) in content["files"].items()},
         images=tuple(ImageFacts(**dict(zip(names, row, strict=True))) for row in rows),
     )
+
+
+def _refuse_other_unit(path: Path, record: UnitRecord, manifest: Manifest, block: int) -> None:
+    """A sound record counts only for the unit, the spec and the images that it was written for."""
+    for what, there, wanted in (
+        ("block", record.block, block),
+        ("spec", record.fingerprint, manifest.spec.fingerprint()),
+        ("set of images", record.source_digest, manifest.source_digest),
+        ("number of images", len(record.images), len(manifest.images_of_block(block))),
+    ):
+        if there != wanted:
+            raise StoreCorrupt(f"{path} is the record of another {what}: {there}, not {wanted}. {_RECOVER}")
+    if record.files.keys() != files_of_unit(manifest, block):
+        raise StoreCorrupt(f"{path} names other files than its block has. {_RECOVER}")
 
 
 def read_records(store: Path, manifest: Manifest) -> list[UnitRecord]:
@@ -92,17 +124,20 @@ def read_records(store: Path, manifest: Manifest) -> list[UnitRecord]:
     """
     records = []
     for block in range(manifest.blocks):
-        record = read_record(store, block)
+        record = read_record(store, manifest, block)
         if record is None:
-            raise StoreCorrupt(f"{store / unit_path(block)} is missing: block {block} was never finished or lost.")
+            raise StoreCorrupt(
+                f"{store / unit_path(block)} is missing: block {block} was never finished or lost. Run the same "
+                "`caev2 extract` again: it is computed anew."
+            )
         records.append(record)
     return records
 
 
-def is_done(store: Path, block: int) -> bool:
-    """Whether a unit has a valid record and files of the recorded sizes."""
+def is_done(store: Path, manifest: Manifest, block: int) -> bool:
+    """Whether a unit has a valid record of this very store, and files of the recorded sizes."""
     try:
-        record = read_record(store, block)
+        record = read_record(store, manifest, block)
     except StoreCorrupt:
         return False
     if record is None:

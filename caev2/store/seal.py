@@ -6,10 +6,11 @@ from pathlib import Path
 
 import xxhash
 
+from caev2.store.index import Columns, digest_columns
 from caev2.store.layout import INDEX, unit_path
 from caev2.store.manifest import Manifest
 from caev2.store.records import UnitRecord
-from caev2.store.zarr_metadata import array_metadata
+from caev2.store.zarr_metadata import metadata_files
 
 _PIECE_BYTES = 1 << 22
 
@@ -25,14 +26,17 @@ def hash_file(path: Path) -> str:
 
 def files_of_store(manifest: Manifest) -> list[str]:
     """The files that belong to no unit: metadata of arrays, the index, the records."""
-    metadata = [f"{array}/zarr.json".lstrip("/") for array in array_metadata(manifest)]
-    return sorted([*metadata, INDEX, *(unit_path(block) for block in range(manifest.blocks))])
+    return sorted([*metadata_files(manifest), INDEX, *(unit_path(block) for block in range(manifest.blocks))])
 
 
-def root_digest(store: Path, manifest: Manifest, records: Sequence[UnitRecord]) -> str:
-    """A sha256 over path and digest of every file but the manifest; unit files by their recorded digests."""
+def root_digest(store: Path, manifest: Manifest, records: Sequence[UnitRecord], index: Columns) -> str:
+    """A sha256 over path and digest of every file but the manifest.
+
+    Unit files count by their recorded digests, the index by what it says: its bytes depend on pyarrow's version.
+    """
     digests = {path: digest for record in records for path, (_, digest) in record.files.items()}
-    digests |= {path: hash_file(store / path) for path in files_of_store(manifest)}
+    digests |= {path: hash_file(store / path) for path in files_of_store(manifest) if path != INDEX}
+    digests[INDEX] = digest_columns(index)
     root = hashlib.sha256()
     for path in sorted(digests):
         root.update(f"{path}\0{digests[path]}\n".encode())

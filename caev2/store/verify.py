@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from caev2.errors import SourceError, StoreCorrupt
 from caev2.progress import Progress, Silent
-from caev2.store.index import read_column
-from caev2.store.layout import SCRATCH, shard_path, unit_path
+from caev2.store.index import read_index
+from caev2.store.layout import INDEX, SCRATCH, files_of_unit, shard_path, unit_path
 from caev2.store.manifest import FILE_NAME
 from caev2.store.reader import Store
 from caev2.store.records import UnitRecord, read_record
@@ -34,7 +33,7 @@ def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport
     progress.start("verify", manifest.blocks)
     problems, files, rows, records = [], 0, 0, []
     for block in range(manifest.blocks):
-        record, problem = _try_record(store.path, block)
+        record, problem = _try_record(store, block)
         if record is None:
             problems.append(problem)
         else:
@@ -45,18 +44,16 @@ def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport
         progress.advance(1)
     if manifest.state == "sealed":
         problems += _check_seal(store, records)
-    problems += _check_foreign(store, records)
+    problems += _check_foreign(store)
     progress.finish()
     return VerifyReport(files=files + len(files_of_store(manifest)), rows=rows, problems=tuple(problems))
 
 
-def _try_record(store: Path, block: int) -> tuple[UnitRecord | None, str]:
+def _try_record(store: Store, block: int) -> tuple[UnitRecord | None, str]:
     try:
-        record = read_record(store, block)
+        record = read_record(store.path, store.manifest, block)
     except StoreCorrupt as damage:
         return None, str(damage)
-    if record is not None and record.block != block:
-        return None, f"{unit_path(block)} is the record of block {record.block}"
     return record, f"{unit_path(block)} is missing: block {block} was never finished or lost"
 
 
@@ -90,24 +87,28 @@ def _check_rows(store: Store, record: UnitRecord) -> Iterator[str]:
 
 
 def _check_seal(store: Store, records: list[UnitRecord]) -> Iterator[str]:
-    """The root digest, and the index against the records."""
+    """The index, as a file and against the records; the root digest."""
     try:
-        if root_digest(store.path, store.manifest, records) != store.manifest.root_digest:
+        if hash_file(store.path / INDEX) != store.manifest.index_digest:
+            yield f"{INDEX} is damaged: its digest is not the recorded one. {_REWRITE}"
+            return
+        index = read_index(store.path)
+        if index["xxh3_128"] != [image.xxh3_128 for record in records for image in record.images]:
+            yield f"{INDEX} does not name the images of the unit records"
+        if root_digest(store.path, store.manifest, records, index) != store.manifest.root_digest:
             yield f"{FILE_NAME}: the root digest does not hold: a file was changed, or is of another store"
     except OSError as problem:
-        yield f"{problem.filename} cannot be read: {problem.strerror}"
-        return
-    facts = [image.xxh3_128 for record in records for image in record.images]
-    try:
-        if read_column(store.path, "xxh3_128") != facts:
-            yield "index.parquet does not name the images of the unit records"
+        yield f"{problem.filename} cannot be read: {problem.strerror}. {_REWRITE}"
     except StoreCorrupt as damage:
         yield str(damage)
 
 
-def _check_foreign(store: Store, records: list[UnitRecord]) -> Iterator[str]:
+_REWRITE = "Delete what is left of it and run the same `caev2 extract` again: it is written anew."
+
+
+def _check_foreign(store: Store) -> Iterator[str]:
     """Files that nobody wrote."""
-    own = {path for record in records for path in record.files}
+    own = {path for block in range(store.manifest.blocks) for path in files_of_unit(store.manifest, block)}
     own |= {*files_of_store(store.manifest), FILE_NAME}
     for path in sorted(store.path.rglob("*")):
         relative = path.relative_to(store.path).as_posix()
@@ -119,17 +120,18 @@ def verify_images(store: Store, replay: ViewReplay, progress: Progress | None = 
     """Replay every view of every valid image and compare its pixels; one sentence for each image that drifted."""
     progress = progress or Silent()
     progress.start("compare pixels", len(store.valid_images) * store.views)
-    problems = []
-    for view in range(store.views):
-        for image in store.valid_images:
+    problems: dict[int, str] = {}
+    for view in range(store.views):  # view by view, as the store lies on disk
+        for image in map(int, store.valid_images):
             try:
-                replay.crop(view, int(image))
+                if image not in problems:
+                    replay.crop(view, image)
             except SourceError as drift:
-                problems.append(str(drift))
+                problems[image] = str(drift)
             progress.advance(1)
     progress.finish()
     if replay.drifted is not None:
         progress.warn(
             f"Another image decoder than at extraction: {replay.drifted!r} differs by less than half a grey level."
         )
-    return tuple(problems)
+    return tuple(problems[image] for image in sorted(problems))

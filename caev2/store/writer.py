@@ -5,6 +5,7 @@ written. Nothing that is written depends on the time, the machine or the writer,
 equal, and a store that was interrupted ends in the same bytes as one that was not.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,19 @@ import numpy as np
 import xxhash
 from jaxtyping import Float16, UInt8
 
-from caev2.errors import OutputError, StoreMismatch
-from caev2.store.disk import Scratch, flush_file, remove_abandoned, replace_file, write_whole, writing
-from caev2.store.index import write_index
+from caev2.errors import OutputError, StoreCorrupt, StoreMismatch
+from caev2.store.disk import (
+    Scratch,
+    create_whole,
+    flush_file,
+    remove_abandoned,
+    replace_file,
+    write_whole,
+    writing,
+)
+from caev2.store.index import index_columns, write_index
 from caev2.store.layout import (
+    INDEX,
     SCRATCH,
     VIEW_FIELDS,
     checksum_path,
@@ -27,12 +37,12 @@ from caev2.store.layout import (
     small_arrays,
     unit_path,
 )
-from caev2.store.manifest import FILE_NAME, Manifest, read_manifest, refuse_other_spec, sealed
-from caev2.store.records import ImageFacts, UnitRecord, is_done, read_records
-from caev2.store.seal import root_digest
+from caev2.store.manifest import FILE_NAME, Manifest, mending, read_manifest, refuse_other_spec, sealed
+from caev2.store.records import ImageFacts, UnitRecord, is_done, read_record, read_records
+from caev2.store.seal import hash_file, root_digest
 from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk, shard_index
 from caev2.store.views import View, hash_crop, shrink_crop
-from caev2.store.zarr_metadata import array_metadata
+from caev2.store.zarr_metadata import metadata_files
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ class RenderedView:
 
 
 class StoreWriter:
-    """One writer of a store; there may be several, on several machines.
+    """One writer of a store; there may be several, on several machines with the same kind of device.
 
     Args:
         path: Folder of the store, made if it is missing.
@@ -57,26 +67,43 @@ class StoreWriter:
 
     def __init__(self, path: Path, manifest: Manifest):
         self.path = path
-        self.manifest = manifest
-        self._sealed_digest: str | None = None
-        with writing(path):
-            if (path / FILE_NAME).exists():
-                there = read_manifest(path)
-                refuse_other_spec(path, there, manifest)
-                self._sealed_digest = there.root_digest
-                self.manifest = there if _is_whole(path, there) else manifest
-            else:
-                _refuse_foreign_folder(path)
-            self._scratch = Scratch(path / SCRATCH) if self.manifest.state == "building" else None
-            if self._scratch is None:
+        self._scratch: Scratch | None = None
+        check_place(path)
+        if (path / FILE_NAME).exists():
+            there = read_manifest(path)
+            refuse_other_spec(path, there, manifest)
+            if is_whole(path, there):
+                self.manifest = there
                 remove_abandoned(path / SCRATCH)  # of a writer that was killed right after the seal
-            if not (path / FILE_NAME).exists():
-                self._create()
+                return
+        with writing(path):
+            self._scratch = Scratch(path / SCRATCH)
+            try:
+                self.manifest = self._begin(manifest)
+            except BaseException:
+                self.close()
+                raise
 
-    def _create(self) -> None:
-        for array, data in array_metadata(self.manifest).items():
-            write_whole(self.path / array / "zarr.json", data, self.scratch)
-        write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
+    def _begin(self, wanted: Manifest) -> Manifest:
+        """Settle what is written here: the first manifest stays, whoever else comes at the same moment.
+
+        The metadata of the arrays follows it, so that it is always that of the manifest.
+        """
+        try:
+            create_whole(self.path / FILE_NAME, wanted.to_bytes(), self.scratch)
+            manifest = wanted
+        except FileExistsError:
+            manifest = read_manifest(self.path)
+            refuse_other_spec(self.path, manifest, wanted)
+        if manifest.state == "sealed" or manifest.sealed_as is not None:
+            mended = mending(manifest, _pending(self.path, manifest))
+            if mended != manifest:
+                write_whole(self.path / FILE_NAME, mended.to_bytes(), self.scratch)
+            manifest = mended
+        for place, data in metadata_files(manifest).items():
+            if not _holds(self.path / place, data):
+                write_whole(self.path / place, data, self.scratch)
+        return manifest
 
     @property
     def scratch(self) -> Path:
@@ -85,14 +112,38 @@ class StoreWriter:
         return self._scratch.folder
 
     def pending(self) -> list[int]:
-        """The blocks that have yet to be computed."""
-        if self.manifest.state == "sealed":
+        """The blocks that have yet to be computed, in the order to do so.
+
+        Where there are other writers, each begins at a place of its own, so that they seldom meet.
+        """
+        if self._scratch is None:
             return []
-        return [block for block in range(self.manifest.blocks) if not is_done(self.path, block)]
+        blocks = _pending(self.path, self.manifest)
+        first = 0 if not blocks or self._scratch.is_alone() else int(self.scratch.name, 16) % len(blocks)
+        return blocks[first:] + blocks[:first]
+
+    def is_done(self, block: int) -> bool:
+        """Whether a unit has been finished, by this writer or another."""
+        return is_done(self.path, self.manifest, block)
 
     def unit(self, block: int) -> "UnitWriter":
         """Begin a unit."""
-        return UnitWriter(self, block)
+        with writing(self.path):
+            return UnitWriter(self, block)
+
+    def failures(self, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Key and reason of each image without a row, in the units that have a record.
+
+        Args:
+            keys: Of all images, in order.
+        """
+        failed = []
+        for block in range(self.manifest.blocks):
+            with contextlib.suppress(StoreCorrupt):  # will be computed anew
+                record = read_record(self.path, self.manifest, block)
+                facts = zip(self.manifest.images_of_block(block), record.images, strict=True) if record else ()
+                failed += [(keys[number], fact.reason) for number, fact in facts if fact.reason]
+        return tuple(failed)
 
     def seal(self, keys: Sequence[str], paths: Sequence[str], labels: Sequence[int]) -> Manifest:
         """Write the index and declare the store whole; every unit must be done.
@@ -103,22 +154,26 @@ class StoreWriter:
             labels: Class of each, -1 where there is none.
 
         Raises:
-            StoreMismatch: Lost units of a sealed store were computed anew, to other bytes.
+            StoreMismatch: Lost units of a sealed store were computed anew, to other bytes. They are given up, so that
+                the same command, with the old images again, can still mend the store.
         """
-        if self.manifest.state == "sealed":
+        if self._scratch is None:
             return self.manifest
         records = read_records(self.path, self.manifest)
         with writing(self.path):
-            write_index(self.path, records, keys, paths, labels, self.scratch)
-            facts = (image for record in records for image in record.images)
-            failures = tuple((key, fact.reason) for key, fact in zip(keys, facts, strict=True) if fact.reason)
-            digest = root_digest(self.path, self.manifest, records)
-            if self._sealed_digest not in (None, digest):
+            index = index_columns(records, keys, paths, labels)
+            digest = root_digest(self.path, self.manifest, records, index)
+            if self.manifest.sealed_as not in (None, digest):
+                for block in self.manifest.lost_blocks:
+                    (self.path / unit_path(block)).unlink(missing_ok=True)
                 raise StoreMismatch(
-                    f"{self.path} was sealed with root digest {self._sealed_digest}; with the units computed anew it "
-                    f"is {digest}: images or teacher are not what they were. Restore them, or extract to another path."
+                    f"{self.path} was sealed with root digest {self.manifest.sealed_as}; with what was lost made anew "
+                    f"it is {digest}: images or teacher are not what they were. Restore them and run the same command "
+                    "again, or extract to another path."
                 )
-            self.manifest = sealed(self.manifest, digest, failures)
+            write_index(self.path, index, self.scratch)
+            failures = tuple((key, why) for key, why in zip(index["key"], index["reason"], strict=True) if why)
+            self.manifest = sealed(self.manifest, digest, hash_file(self.path / INDEX), failures)
             write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
         self.close()
         return self.manifest
@@ -130,19 +185,35 @@ class StoreWriter:
             self._scratch = None
 
 
-def _is_whole(path: Path, manifest: Manifest) -> bool:
-    """Whether nothing is lost of a sealed store; one that was not sealed is not looked at.
+def _pending(path: Path, manifest: Manifest) -> list[int]:
+    return [block for block in range(manifest.blocks) if not is_done(path, manifest, block)]
+
+
+def is_whole(path: Path, manifest: Manifest) -> bool:
+    """Whether a store is sealed and nothing of it is lost.
 
     A unit whose record was deleted because its files are damaged is computed anew, as messages about damage advise.
     """
-    return manifest.state == "building" or all(is_done(path, block) for block in range(manifest.blocks))
+    return (
+        manifest.state == "sealed"
+        and all((path / place).is_file() for place in (INDEX, *metadata_files(manifest)))
+        and not _pending(path, manifest)
+    )
 
 
-def _refuse_foreign_folder(path: Path) -> None:
-    """A store begins in a folder that is empty, or that a killed writer had just begun."""
-    if path.is_dir() and (
-        others := {entry.name for entry in path.iterdir()} - {SCRATCH, "zarr.json", "targets", "views"}
-    ):
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def check_place(path: Path) -> None:
+    """Check that a store may lie at a path: there is one, or an empty folder, or nothing.
+
+    Raises:
+        OutputError: There is something else.
+    """
+    with writing(path):
+        others = {entry.name for entry in path.iterdir()} - {SCRATCH} if path.is_dir() else set()
+    if others and FILE_NAME not in others:
         raise OutputError(
             f"{path} is a folder that holds something else than a store ({sorted(others)[0]!r}). "
             "Give the path of a store, or one that does not exist yet."
@@ -176,7 +247,7 @@ class UnitWriter:
 
     def __exit__(self, *_: object) -> None:
         for shard in self._shards.values():
-            shard.close()
+            shard.discard()
 
     def add_image(
         self,
@@ -218,20 +289,23 @@ class UnitWriter:
         checksum = self._shards[target, view].append(data)
         self._small[checksum_path(target), view][len(self._facts)] = checksum
 
-    def finish(self) -> UnitRecord:
-        """Flush the files, move them to their places, write the record."""
+    def finish(self) -> None:
+        """Flush the files, move them to their places, write the record; unless another writer was faster."""
         assert len(self._facts) == self._images, f"{len(self._facts)} of {self._images} images were added"
+        if self._writer.is_done(self._block):
+            return
         with writing(self._writer.path):
             moves = self._finish_shards() | self._write_small_arrays()
             record = UnitRecord(
                 block=self._block,
+                fingerprint=self._writer.manifest.spec.fingerprint(),
+                source_digest=self._writer.manifest.source_digest,
                 files={path: described for path, (_, described) in sorted(moves.items())},
                 images=tuple(self._facts),
             )
             for path, (temporary, _) in sorted(moves.items()):
                 replace_file(temporary, self._writer.path / path)
             write_whole(self._writer.path / unit_path(self._block), record.to_bytes(), self._writer.scratch)
-        return record
 
     def _finish_shards(self) -> dict[str, tuple[Path, tuple[int, str]]]:
         moves = {}
@@ -283,3 +357,9 @@ class _ShardFile:
     def close(self) -> None:
         """Close the file, finished or not."""
         self._file.close()
+
+    def discard(self) -> None:
+        """Close the file, and remove it unless it was moved to its place."""
+        with contextlib.suppress(OSError):  # what could not be written is no loss
+            self.close()
+        self.path.unlink(missing_ok=True)

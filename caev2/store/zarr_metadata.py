@@ -27,6 +27,11 @@ def array_metadata(manifest: Manifest) -> dict[str, bytes]:
     return files
 
 
+def metadata_files(manifest: Manifest) -> dict[str, bytes]:
+    """The same by the path of the file."""
+    return {f"{array}/zarr.json".lstrip("/"): data for array, data in array_metadata(manifest).items()}
+
+
 def group() -> bytes:
     """A group."""
     return _encode({"zarr_format": 3, "node_type": "group", "attributes": {}})

@@ -48,7 +48,7 @@ class Training:
     def save(self, folder: Path, step: int, keep_last: int = 3):
         return save_checkpoint(folder, self.model, self.optimizer, step=step, fingerprint="abc", keep_last=keep_last)
 
-    def load(self, path: Path, fingerprint: str | None = "abc") -> int:
+    def load(self, path: Path, fingerprint: str = "abc") -> int:
         return load_checkpoint(path, self.model, self.optimizer, fingerprint=fingerprint)
 
     def bits(self) -> list[bytes]:
@@ -83,7 +83,10 @@ def test_weights_alone_can_be_loaded(tmp_path):
     trained = Training().train(range(3))
     path = trained.save(tmp_path, 3).path
     model = build(SETTINGS, seed=9)
-    assert load_weights(path, model) == 3
+    with pytest.raises(CheckpointError, match="fingerprint abc, the run of its folder has def"):
+        load_weights(path, model, fingerprint="def")
+    assert not torch.equal(model.head.linear.weight, trained.model.head.linear.weight)
+    assert load_weights(path, model, fingerprint="abc") == 3
     for name, tensor in trained.model.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
 
@@ -172,9 +175,9 @@ def test_a_checkpoint_of_other_sizes_names_the_first_tensor_and_both_shapes(tmp_
 
 def test_a_checkpoint_of_another_run_is_refused_with_both_fingerprints(tmp_path):
     path = Training().save(tmp_path, 1).path
-    with pytest.raises(CheckpointError, match="fingerprint abc, this run has def"):
+    with pytest.raises(CheckpointError, match="fingerprint abc, the run of its folder has def"):
         Training().load(path, fingerprint="def")
-    assert Training().load(path, fingerprint=None) == 1
+    assert Training().load(path, fingerprint="abc") == 1
 
 
 @contextlib.contextmanager

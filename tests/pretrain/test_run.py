@@ -24,7 +24,8 @@ from caev2.errors import (
 from caev2.extract.run import extract
 from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
 from caev2.pretrain.log import read_log
-from caev2.pretrain.run import fit_recipe, plan, pretrain
+from caev2.pretrain.plan import fit_recipe, plan
+from caev2.pretrain.run import pretrain
 from caev2.recipe import override
 from caev2.store.manifest import read_manifest
 from caev2.store.reader import Store
@@ -218,6 +219,7 @@ def test_sigterm_saves_a_checkpoint_and_leaves_with_its_own_status(data, tmp_pat
     script = """
 import os, signal, sys
 from caev2.pretrain import run as stage
+from caev2.pretrain.signals import Interrupted
 from tests.made_up_pretrain import PRETRAIN
 inner = stage.train_step
 def step(model, optimizer, batch, **options):
@@ -227,7 +229,7 @@ def step(model, optimizer, batch, **options):
 stage.train_step = step
 try:
     stage.pretrain(sys.argv[1] + "/store", sys.argv[2], PRETRAIN, images=sys.argv[1] + "/images")
-except stage.Interrupted as left:
+except Interrupted as left:
     print(left)
     sys.exit(128 + left.signal_number)
 """

@@ -1,0 +1,112 @@
+"""What a recipe means on a store: sizes, order of rows, learning rates, and how long it all is."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from caev2.errors import ConfigError, StoreMismatch
+from caev2.pretrain.checkpoint import latest_checkpoint
+from caev2.pretrain.model import CAEv2
+from caev2.pretrain.order import RowOrder
+from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.schedule import CosineSchedule
+from caev2.store.reader import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainPlan:
+    """What a run will do, known before it starts."""
+
+    images: int
+    """Valid images of the store."""
+    views: int
+    """Stored views that are used."""
+    epochs: int
+    steps_per_epoch: int
+    steps: int
+    parameters: int
+    """Trained numbers."""
+    resume_step: int
+    """Where the run goes on; 0 for a new one."""
+
+
+def plan(recipe: PretrainRecipe, store: Store, run: Path) -> PretrainPlan:
+    """What a run will do; refuses what the run would refuse of recipe and store."""
+    recipe = fit_recipe(recipe, store)
+    order = row_order(recipe, store)
+    learning_rates(recipe, order)
+    with torch.device("meta"):
+        model = CAEv2(recipe.model)
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    return PretrainPlan(
+        images=len(store.valid_images),
+        views=order.views,
+        epochs=recipe.epochs,
+        steps_per_epoch=order.steps_per_epoch,
+        steps=order.total_steps,
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        resume_step=0 if checkpoint is None else checkpoint.step,
+    )
+
+
+def fit_recipe(recipe: PretrainRecipe, store: Store) -> PretrainRecipe:
+    """The recipe with its head as wide as the store's target.
+
+    Raises:
+        StoreMismatch: Image size, number of patches, views or target do not fit the store.
+    """
+    spec = store.manifest.spec
+    target = spec.targets[store.target(recipe.target)]
+    if spec.views.size_px != recipe.model.image_px:
+        raise StoreMismatch(
+            f"{store.path} holds views of {spec.views.size_px} pixels, the recipe's student takes "
+            f"{recipe.model.image_px}. Choose another recipe, or --set model.image_px={spec.views.size_px}."
+        )
+    if target.tokens != recipe.model.patches + 1:
+        raise StoreMismatch(
+            f"{store.path} has {target.tokens - 1} patches in an image, the recipe's student {recipe.model.patches}. "
+            "Choose a recipe with the teacher's grid, or --set model.patch_px."
+        )
+    if recipe.views is not None and recipe.views > store.views:
+        raise StoreMismatch(
+            f"{store.path} has {store.views} views of each image, the recipe asks for {recipe.views}. "
+            f"Give --set views={store.views}, or extract more."
+        )
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, target_width=target.width))
+
+
+def row_order(recipe: PretrainRecipe, store: Store) -> RowOrder:
+    """Which rows each step trains on.
+
+    Raises:
+        ConfigError: The store has fewer images than a batch.
+    """
+    images = len(store.valid_images)
+    if images < recipe.batch_size:
+        raise ConfigError(
+            f"{store.path} has {images} valid images, fewer than one batch of {recipe.batch_size}. "
+            f"Give --set batch_size={max(1, images)} or less."
+        )
+    return RowOrder(
+        rows=store.valid_images,
+        views=recipe.views or store.views,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+    )
+
+
+def learning_rates(recipe: PretrainRecipe, order: RowOrder) -> CosineSchedule:
+    """The learning rate of each step.
+
+    Raises:
+        ConfigError: The warm-up is longer than the training.
+    """
+    return CosineSchedule(
+        peak_lr=recipe.optimizer.lr,
+        min_lr=recipe.optimizer.min_lr,
+        warmup_steps=round(recipe.optimizer.warmup_epochs * order.steps_per_epoch),
+        total_steps=order.total_steps,
+    )
