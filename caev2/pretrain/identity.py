@@ -73,6 +73,7 @@ def identify(recipe: PretrainRecipe, store: Store, precision: str, init_from: st
         store_digest=store.manifest.root_digest or "",
         target=to_mapping(store.manifest.spec.targets[recipe.target]),
         views=to_mapping(store.manifest.spec.views),
+        init_from=init_from,
     )
 
 

@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import xxhash
+
 from caev2.errors import StoreCorrupt
 from caev2.recipe import canonical
 from caev2.store.disk import write_whole
@@ -70,6 +72,25 @@ def write_index(store: Path, columns: Columns, scratch: Path) -> None:
     write_whole(store / INDEX, buffer.getvalue(), scratch)
 
 
+def index_digest(store: Path) -> str:
+    """The xxh3-128 of the file, as a sealed manifest keeps it.
+
+    Raises:
+        StoreCorrupt: The index is missing or cannot be read.
+    """
+    try:
+        return xxhash.xxh3_128_hexdigest((store / INDEX).read_bytes())
+    except OSError as problem:
+        raise _damaged(store, problem.strerror or "") from None
+
+
+def _damaged(store: Path, why: object) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{store / INDEX} is missing or damaged: {why}. Delete what is left of it and run the same `caev2 extract` "
+        "again: it is written anew."
+    )
+
+
 def _spell(path: str) -> str:
     r"""A path as text; bytes that are no UTF-8 become `\\xNN`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -97,7 +118,4 @@ def read_index(store: Path, names: Sequence[str] = tuple(_TYPES)) -> Columns:
         table = parquet.read_table(store / INDEX, columns=list(names))
         return {name: table.column(name).to_pylist() for name in names}
     except (OSError, pa.ArrowException, KeyError) as problem:
-        raise StoreCorrupt(
-            f"{store / INDEX} is missing or damaged: {problem}. Delete what is left of it and run the same "
-            "`caev2 extract` again: it is written anew."
-        ) from None
+        raise _damaged(store, problem) from None

@@ -11,21 +11,25 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from jaxtyping import Float16, Int
 
 from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
 from caev2.recipe import nearest
-from caev2.store.index import read_column
+from caev2.store.index import index_digest, read_column
 from caev2.store.layout import (
     CHECKSUM,
+    INDEX,
     VIEW_FIELDS,
     FieldType,
     checksum_path,
     chunk_path,
     row_shape,
     shard_path,
+    unit_path,
 )
 from caev2.store.manifest import Manifest, read_manifest
+from caev2.store.records import read_record
 from caev2.store.shard import CRC_BYTES, chunk_offset, crc32c, shard_bytes
 from caev2.store.views import View
 
@@ -61,10 +65,12 @@ class Store:
             )
         self._descriptors: dict[tuple[str, int, int], int] = {}
         self._blocks: dict[tuple[str, int, int], np.ndarray] = {}
+        self._digests: dict[tuple[int, int], dict[str, str]] = {}
+        self._index_is_sound = False
 
     def __getstate__(self) -> dict:
         """What travels to a worker process: no open files, no cached blocks."""
-        return {**self.__dict__, "_descriptors": {}, "_blocks": {}}
+        return {**self.__dict__, "_descriptors": {}, "_blocks": {}, "_digests": {}}
 
     def __len__(self) -> int:
         return self.manifest.images
@@ -77,22 +83,33 @@ class Store:
     @cached_property
     def keys(self) -> list[str]:
         """Key of each image."""
-        return read_column(self.path, "key")
+        return self._column("key")
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Class of each image, int64; -1 where there is none."""
-        return np.asarray(read_column(self.path, "label"), dtype=np.int64)
+        return np.asarray(self._column("label"), dtype=np.int64)
 
     @cached_property
     def valid_images(self) -> np.ndarray:
         """Numbers of the images that have rows, int64 and ascending."""
-        return np.flatnonzero(read_column(self.path, "valid"))
+        return np.flatnonzero(self._column("valid"))
 
     @cached_property
     def source_digests(self) -> list[str]:
         """The xxh3-128 of each image's file, hexadecimal."""
-        return read_column(self.path, "xxh3_128")
+        return self._column("xxh3_128")
+
+    def _column(self, name: str) -> list:
+        """One column of the index, whose file is compared with its digest before the first is read."""
+        if not self._index_is_sound and self.manifest.index_digest is not None:
+            self._index_is_sound = index_digest(self.path) == self.manifest.index_digest
+            if not self._index_is_sound:
+                raise StoreCorrupt(
+                    f"{self.path / INDEX} is not the file that was sealed. Delete it and run the same `caev2 extract` "
+                    "again: it is written anew."
+                )
+        return read_column(self.path, name)
 
     def target(self, name: str) -> str:
         """Check that a target of this name is stored.
@@ -193,9 +210,28 @@ class Store:
         if place not in self._blocks:
             if self._blocks and next(iter(self._blocks))[1] != view:
                 self._blocks.clear()
-            path = self.path / chunk_path(array, view, block, field)
-            self._blocks[place] = _read_chunk(path, field, self.manifest.spec.block_images)
+                self._digests.clear()
+            path = chunk_path(array, view, block, field)
+            digest = self._recorded_digests(view, block).get(path)
+            self._blocks[place] = _read_chunk(self.path / path, field, self.manifest.spec.block_images, digest)
         return self._blocks[place]
+
+    def _recorded_digests(self, view: int, block: int) -> dict[str, str]:
+        """The xxh3-128 of a view's small files, from the record of their unit.
+
+        A file's own checksum would hold in the place of another, too.
+        """
+        if (view, block) not in self._digests:
+            record = read_record(self.path, self.manifest, block)
+            if record is None:
+                raise StoreCorrupt(
+                    f"{self.path / unit_path(block)} is missing: block {block} was never finished or lost. Run the "
+                    "same `caev2 extract` again: it is computed anew."
+                )
+            self._digests[view, block] = {
+                path: digest for path, (_, digest) in record.files.items() if f"/c/{view}/" in path
+            }
+        return self._digests[view, block]
 
     def close(self) -> None:
         """Close the files."""
@@ -213,16 +249,17 @@ def _open(path: Path) -> int:
         ) from None
 
 
-def _read_chunk(path: Path, field: FieldType, block_images: int) -> np.ndarray:
+def _read_chunk(path: Path, field: FieldType, block_images: int, digest: str | None) -> np.ndarray:
     try:
         data = path.read_bytes()
     except OSError as problem:
         raise StoreCorrupt(
             f"{path} cannot be read: {problem.strerror}. Restore it, or delete the unit's record and extract again."
         ) from None
-    content, checksum = data[:-CRC_BYTES], int.from_bytes(data[-CRC_BYTES:], "little")
-    shape = (block_images, *field.shape)
+    if xxhash.xxh3_128_hexdigest(data) != digest:
+        raise StoreCorrupt(
+            f"{path} is damaged, or the file of another place: its digest is not the recorded one. Run `caev2 store "
+            "verify` on the store, restore the file, or delete the unit's record and extract again."
+        )
     dtype = np.dtype(field.dtype).newbyteorder("<")
-    if len(content) != dtype.itemsize * int(np.prod(shape)) or crc32c(content) != checksum:
-        raise StoreCorrupt(f"{path} is damaged: its checksum does not hold. Run `caev2 store verify` on the store.")
-    return np.frombuffer(content, dtype=dtype).reshape(shape)
+    return np.frombuffer(data[:-CRC_BYTES], dtype=dtype).reshape(block_images, *field.shape)

@@ -1,6 +1,9 @@
 """An official checkpoint becomes a run that is probed like any other."""
 
 import argparse
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from caev2.pretrain.adopt import adopt_checkpoint
 from caev2.pretrain.model import build
 from caev2.pretrain.official import to_official
 from caev2.pretrain.sizes import SIZES
+from tests.pretrain.training import files_of, train
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,53 @@ def test_a_run_is_never_overwritten(tiny, tmp_path):
     adopt_checkpoint(tmp_path / "file.pth", tmp_path / "run")
     with pytest.raises(OutputError, match="is a run already"):
         adopt_checkpoint(tmp_path / "file.pth", tmp_path / "run")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tiny, tmp_path):
+    torch.save({"model": to_official(tiny.state_dict())}, tmp_path / "file.pth")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is there already and no empty folder"):
+        adopt_checkpoint(tmp_path / "file.pth", tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from caev2.pretrain.adopt import adopt_checkpoint
+replace, left = os.replace, [int(sys.argv[3])]
+def count_down(*paths):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    replace(*paths)
+os.replace = count_down
+adopt_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("replaced", [0, 1, 2])
+def test_a_killed_import_leaves_no_run_and_the_next_one_is_whole(tiny, tmp_path, replaced):
+    """It is killed before the checkpoint, then run.json, then the whole run comes to its place."""
+    torch.save({"model": to_official(tiny.state_dict())}, tmp_path / "file.pth")
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, tmp_path / "file.pth", run, str(replaced)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not run.exists()
+    adopt_checkpoint(tmp_path / "file.pth", run)
+    assert open_run(run, "cpu").settings == tiny.settings
+    assert {path.name for path in tmp_path.iterdir()} == {"file.pth", "run"}
+
+
+def test_training_does_not_go_on_with_an_imported_run_but_says_how_to_start_from_it(tiny, data, tmp_path):
+    torch.save({"model": to_official(tiny.state_dict())}, tmp_path / "file.pth")
+    run = tmp_path / "run"
+    adopt_checkpoint(tmp_path / "file.pth", run)
+    before = files_of(run)
+    with pytest.raises(CheckpointError, match=rf"no training that could go on.* --init-from {run}\."):
+        train(data, run)
+    assert files_of(run) == before
 
 
 def test_what_is_no_checkpoint_leaves_no_run(tmp_path):

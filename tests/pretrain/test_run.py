@@ -22,45 +22,16 @@ from caev2.errors import (
     TrainingDiverged,
 )
 from caev2.extract.run import extract
-from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
+from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.log import read_log
+from caev2.pretrain.model import build
 from caev2.pretrain.plan import fit_recipe, plan
-from caev2.pretrain.run import pretrain
+from caev2.pretrain.run import pretrain, tensor_cores
 from caev2.recipe import override
 from caev2.store.manifest import read_manifest
 from caev2.store.reader import Store
 from tests.made_up import EXTRACT, PRETRAIN, PatchMeans, make_photographs
-
-STEPS = 9  # three epochs of three steps
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder with `images` and a sealed `store`."""
-    folder = tmp_path_factory.mktemp("data")
-    make_photographs(folder / "images", 20)
-    extract(folder / "images", folder / "store", EXTRACT, teacher=PatchMeans())
-    return folder
-
-
-def train(data: Path, run: Path, recipe=PRETRAIN, **options):
-    return pretrain(data / "store", run, recipe, images=data / "images", **options)
-
-
-def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(latest_checkpoint(run / "checkpoints").path)[0]
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [(record["step"], record["loss"]) for record in read_log(run)]
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    assert losses(one) == losses(other)
-    first, second = last_weights(one), last_weights(other)
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+from tests.pretrain.training import STEPS, assert_equal_runs, last_weights, losses, train
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
@@ -115,6 +86,24 @@ def test_resume_never_refuses_a_run_that_has_a_checkpoint(data, tmp_path):
         train(data, tmp_path / "run", resume="never")
 
 
+def test_stopping_after_no_step_keeps_the_weights_that_training_would_start_from(data, tmp_path):
+    assert train(data, tmp_path / "run", stop_after=0).steps == 0
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints").step == 0
+    fresh = build(fit_recipe(PRETRAIN, Store(data / "store")).model, PRETRAIN.seed).state_dict()
+    kept = last_weights(tmp_path / "run")
+    assert all(torch.equal(kept[f"model/{name}"], tensor) for name, tensor in fresh.items())
+    train(data, tmp_path / "run")
+    train(data, tmp_path / "whole")
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+def test_only_on_a_gpu_and_only_while_training_are_float32_products_in_tf32():
+    for device, precision in (("cpu", "highest"), ("cuda", "high"), ("cuda:1", "high")):
+        with tensor_cores(device):
+            assert torch.get_float32_matmul_precision() == precision
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_another_store_is_refused(data, tmp_path):
     train(data, tmp_path / "run", stop_after=2)
     extract(data / "images", tmp_path / "store", override(EXTRACT, ["views.seed=1"]), teacher=PatchMeans())
@@ -134,6 +123,7 @@ def test_another_store_is_refused(data, tmp_path):
         (["target=post_norm"], StoreMismatch, "no target called 'post_norm'"),
         (["views=5"], StoreMismatch, "has 2 views of each image, the recipe asks for 5"),
         (["batch_size=21"], ConfigError, "has 20 valid images, fewer than one batch of 21"),
+        (["optimizer.warmup_epochs=3.5"], ConfigError, r"warm-up of 10 steps does not fit into a training of 9"),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_store_is_refused(data, tmp_path, settings, error, message):
