@@ -48,5 +48,6 @@ def teachers(as_json: bool) -> None:
         facts = dataclasses.asdict(teacher) | {"taps": ", ".join(teacher.taps)}
         print_facts(facts.pop("name"), facts)
     click.echo(
-        "Any image tower of open_clip: --teacher openclip:ARCHITECTURE/TAG, or openclip:ARCHITECTURE@PATH for a file."
+        "Any image tower of open_clip: --teacher openclip:ARCHITECTURE/TAG, or openclip:ARCHITECTURE@PATH for a file.\n"
+        "Any vision transformer of timm with a class token: --teacher timm:MODEL.TAG, or timm:MODEL@PATH for a file."
     )

@@ -90,7 +90,10 @@ def test_another_run_is_called_so_even_while_it_is_trained(data, tmp_path):
     run = tmp_path / "run"
     train(data, run, stop_after=1)
     before = files_of(run)
-    with hold_run(run, Silent()), pytest.raises(CheckpointError, match=r"its recipe.seed is 0, this command asks for 1"):
+    with (
+        hold_run(run, Silent()),
+        pytest.raises(CheckpointError, match=r"its recipe.seed is 0, this command asks for 1"),
+    ):
         train(data, run, override(PRETRAIN, ["seed=1"]))
     assert files_of(run) == before
 
