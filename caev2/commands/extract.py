@@ -52,7 +52,7 @@ def extract(
     if dry_run:
         where, source = pick_device(device), open_images(images)
         read_store_there(source, store, chosen, teacher=None, device=where)
-        loaded = load_teacher(chosen.teacher, device=where, precision=chosen.precision)
+        loaded = load_teacher(chosen.teacher, device=where, precision=chosen.precision, image_px=chosen.teacher_px)
         facts = dataclasses.asdict(plan(source, store, chosen, loaded))
         if not as_json:
             facts |= {name: say_bytes(facts[name]) for name in ("bytes", "missing_bytes", "free_bytes")}

@@ -107,7 +107,8 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
     if described.image_px != recipe.views.size_px:
         raise TeacherError(
             f"The teacher {described.name} takes crops of {described.image_px} pixels, the recipe makes "
-            f"{recipe.views.size_px}. Choose another recipe, or --set views.size_px={described.image_px}."
+            f"{recipe.views.size_px}. Choose another recipe, or --set views.size_px={described.image_px}, "
+            f"or have its positions resized: --set teacher_px={recipe.views.size_px}."
         )
     teacher_mapping = to_mapping(described)
     widths = teacher_mapping.pop("widths")

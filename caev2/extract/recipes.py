@@ -22,6 +22,8 @@ class ExtractRecipe:
     """Views of each image. The published code draws a new one every epoch; a store has a fixed number."""
     teacher: str = DEFAULT_TEACHER
     """Name of the teacher; `caev2 teachers` lists them."""
+    teacher_px: int | None = None
+    """Side of the crops it is to take, its positions resized; none: the one it was trained with."""
     taps: tuple[str, ...] = ("projected",)
     """Where latents are taken; each becomes a target of that name."""
     precision: Precision | None = None
@@ -42,8 +44,8 @@ class ExtractRecipe:
         Raises:
             ConfigError: A number is out of range.
         """
-        for name in ("view_count", "block_images", "teacher_batch"):
-            if getattr(self, name) < 1:
+        for name in ("view_count", "block_images", "teacher_batch", "teacher_px"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.workers < 0 or not 0 <= self.max_failed <= 1:
             raise ConfigError("workers must be at least 0 and max_failed a share between 0 and 1.")

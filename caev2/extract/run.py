@@ -14,7 +14,7 @@ from caev2.extract.latents import are_finite, latents_of_unit
 from caev2.extract.plan import plan, plan_store, read_store_there, refuse_too_large, say_plan, target_name
 from caev2.extract.prepare import PreparedImage, prepare_images
 from caev2.extract.recipes import ExtractRecipe
-from caev2.extract.teacher import Teacher, default_precision
+from caev2.extract.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.disk import try_writing
 from caev2.store.images import ImageSource, open_images
@@ -76,7 +76,7 @@ def extract(
     if not whole:
         try_writing(store, store / SCRATCH)
     teacher = teacher or load_teacher(
-        recipe.teacher, device=device, precision=recipe.precision or default_precision(device)
+        recipe.teacher, device=device, precision=recipe.precision, image_px=recipe.teacher_px
     )
     planned = plan(source, store, recipe, teacher)
     refuse_too_large(planned)

@@ -21,14 +21,14 @@ import xxhash
 from torch import Tensor, nn
 
 from caev2.errors import CheckpointError, OutputError
+from caev2.pretrain.moments import moment_state, moment_tensors
 from caev2.store.disk import flush_file, replace_file
 
 FORMAT = "caev2 checkpoint 1"
+_MODEL = "model/"
 _METADATA = "caev2"  # one entry: safetensors writes several in an order that changes from run to run
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 _DAMAGED = (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError)
-_MOMENTS = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "steps": "step"}
-"""Where AdamW keeps what a checkpoint calls so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +68,8 @@ def save_checkpoint(
     Raises:
         OutputError: It cannot be written; older checkpoints stay as they are.
     """
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= _optimizer_tensors(model, optimizer)
+    tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    tensors |= moment_tensors(model, optimizer)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata: dict[str, Any] = {"format": FORMAT, "step": step, "fingerprint": fingerprint}
     metadata["digest"] = digest_tensors(tensors, metadata)
@@ -102,7 +102,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     _check_run(path, metadata, fingerprint)
     weights, moments = _split(tensors)
     _check_fit(path, model, weights)
-    state = _optimizer_state(path, model, optimizer, moments)
+    state = moment_state(path, model, optimizer, moments)
     model.load_state_dict(weights)
     optimizer.load_state_dict(state)
     return metadata["step"]
@@ -179,28 +179,10 @@ def digest_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -
     return digest.hexdigest()
 
 
-def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """The names of the optimiser's parameters, in the order in which it numbers them."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names, state = _names(model, optimizer), optimizer.state_dict()["state"]
-    return {f"{kind}/{names[index]}": kept[key] for index, kept in state.items() for kind, key in _MOMENTS.items()}
-
-
-def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """The weights by name, and per parameter what the optimiser keeps of it."""
-    weights: dict[str, Tensor] = {}
-    moments: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        kind, _, name = key.partition("/")
-        if kind == "model":
-            weights[name] = tensor
-        else:
-            moments.setdefault(name, {})[_MOMENTS[kind]] = tensor
-    return weights, moments
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights by name, and what the optimiser keeps."""
+    weights = {key.removeprefix(_MODEL): tensor for key, tensor in tensors.items() if key.startswith(_MODEL)}
+    return weights, {key: tensor for key, tensor in tensors.items() if not key.startswith(_MODEL)}
 
 
 def _check_run(path: Path, metadata: Mapping[str, Any], fingerprint: str) -> None:
@@ -222,25 +204,6 @@ def _check_fit(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> N
                 f"{path} is of a student of other sizes: its {name} has shape {there or 'none'}, this one's "
                 f"{here or 'none'}. Give the recipe it was trained with."
             )
-
-
-def _optimizer_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, dict[str, Tensor]]
-) -> dict[str, Any]:
-    names, parameters = _names(model, optimizer), dict(model.named_parameters())
-    for name, kept in moments.items():
-        if name not in names or set(kept) != set(_MOMENTS.values()):
-            raise CheckpointError(
-                f"{path} has an optimiser state of {name} that does not fit: {sorted(kept)}, wanted "
-                f"{sorted(_MOMENTS.values()) if name in names else 'none'}. Start a new run."
-            )
-        if any(kept[key].shape != parameters[name].shape for key in ("exp_avg", "exp_avg_sq")):
-            raise CheckpointError(
-                f"{path} has an optimiser state of {name} whose shape is {tuple(kept['exp_avg'].shape)}, the "
-                f"parameter's is {tuple(parameters[name].shape)}. Start a new run."
-            )
-    state = {index: moments[name] for index, name in enumerate(names) if name in moments}
-    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from caev2.pretrain.keep import drop_path_rates
 from caev2.pretrain.positions import position_table
-from caev2.pretrain.residual import DropPath, LayerScale, add_branch
+from caev2.pretrain.residual import UNSCALED, BlockScales, DropPath, LayerScale, add_branch
+from caev2.pretrain.tokens import take_tokens
 
 NORM_EPSILON = 1e-6
 """Of every layer norm, in encoder, regressor and head, as published."""
@@ -60,12 +61,11 @@ class EncoderBlock(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "image token width"],
-        scales: Float[Tensor, "2 image"] | None = None,
+        scales: BlockScales = UNSCALED,
     ) -> Float[Tensor, "image token width"]:
         """Attention, then MLP, each scaled per image where drop path is on."""
-        attention_scale, mlp_scale = (None, None) if scales is None else scales.unbind()
-        tokens = add_branch(tokens, self.ls1(self.attn(self.norm1(tokens))), attention_scale)
-        return add_branch(tokens, self.ls2(self.mlp(self.norm2(tokens))), mlp_scale)
+        tokens = add_branch(tokens, self.ls1(self.attn(self.norm1(tokens))), scales.attention)
+        return add_branch(tokens, self.ls2(self.mlp(self.norm2(tokens))), scales.mlp)
 
 
 class Encoder(nn.Module):
@@ -120,14 +120,6 @@ class Encoder(nn.Module):
             patches = take_tokens(patches, visible)
         class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(images), -1, -1)
         tokens = torch.cat([class_token, patches], dim=1)
-        scales = None if keep is None else self.drop_path(keep)
-        for index, block in enumerate(self.blocks):
-            tokens = block(tokens, None if scales is None else scales[2 * index : 2 * index + 2])
+        for block, scales in zip(self.blocks, self.drop_path(keep), strict=True):
+            tokens = block(tokens, scales)
         return self.norm(tokens)
-
-
-def take_tokens(
-    tokens: Float[Tensor, "image token width"], indices: Int[Tensor, "image taken"]
-) -> Float[Tensor, "image taken width"]:
-    """The tokens of each image at that image's indices."""
-    return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))

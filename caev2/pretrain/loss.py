@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from caev2.pretrain.tokens import take_tokens
+
 SQUARE_EPSILON = 1e-12
 """Added to each squared length, as torch's cosine embedding loss does."""
 
@@ -64,4 +66,4 @@ def order_targets(
         masked: Indices of the masked patches.
     """
     order = torch.cat([torch.zeros_like(visible[:, :1]), visible + 1, masked + 1], dim=1)
-    return target.gather(1, order[..., None].expand(-1, -1, target.shape[-1]))
+    return take_tokens(target, order)

@@ -211,7 +211,7 @@ def from_official(state: Mapping[str, Tensor], settings: ModelSettings) -> tuple
     tensors, used = {}, []
     absent = {part for part in ("projection", "regressor", "head") if not _holds_part(state, expected, part)}
     missing = tuple(name for name in expected if name.split(".")[0] in absent)
-    for name in expected.keys() - set(missing):
+    for name in (name for name in expected if name not in missing):
         keys = [_half(name, "q"), _half(name, "v")] if name.endswith("qkv.bias") else [official_name(name)]
         tensors[name] = _take(state, keys, name, tuple(expected[name].shape))
         used.extend(keys)
@@ -234,7 +234,8 @@ def _take(state: Mapping[str, Tensor], keys: list[str], name: str, shape: tuple[
         if tuple(tensor.shape) != official_shape:
             raise CheckpointError(
                 f"{key} has shape {tuple(tensor.shape)}, but a student of these sizes has {official_shape}. "
-                "Sizes are read from the file itself, so it is damaged or of another model."
+                "Give the sizes, and a target as wide, that it was trained with; if they were read from the file "
+                "itself, it is damaged or of another model."
             )
     if len(found) == 1:
         return found[0].float()

@@ -9,7 +9,7 @@ from torch.nn import functional
 from caev2.pretrain.encoder import NORM_EPSILON
 from caev2.pretrain.keep import drop_path_rates
 from caev2.pretrain.positions import position_table
-from caev2.pretrain.residual import DropPath, LayerScale, add_branch
+from caev2.pretrain.residual import UNSCALED, BlockScales, DropPath, LayerScale, add_branch
 
 
 class CrossAttention(nn.Module):
@@ -59,16 +59,15 @@ class RegressorBlock(nn.Module):
         visible: Float[Tensor, "image visible width"],
         masked_positions: Float[Tensor, "image masked width"],
         positions: Float[Tensor, "image patch width"],
-        scales: Float[Tensor, "2 image"] | None = None,
+        scales: BlockScales = UNSCALED,
     ) -> Float[Tensor, "image masked width"]:
         """The masked states after this block; `positions` belong to visible, then masked patches."""
-        attention_scale, mlp_scale = (None, None) if scales is None else scales.unbind()
         patches = torch.cat([visible, masked], dim=1)
         attended = self.attn(
             self.norm_q(masked + masked_positions), self.norm_k(patches + positions), self.norm_v(patches)
         )
-        masked = self.norm2(add_branch(masked, self.ls1(attended), attention_scale))
-        return add_branch(masked, self.ls2(self.mlp(masked)), mlp_scale)
+        masked = self.norm2(add_branch(masked, self.ls1(attended), scales.attention))
+        return add_branch(masked, self.ls2(self.mlp(masked)), scales.mlp)
 
 
 def _layer_scale(width: int, start: float | None) -> LayerScale:
@@ -127,8 +126,6 @@ class Regressor(nn.Module):
         masked_positions = self.positions[masked]
         positions = torch.cat([self.positions[visible], masked_positions], dim=1)
         states = self.mask_token.expand(*masked.shape, -1)
-        scales = None if keep is None else self.drop_path(keep)
-        for index, block in enumerate(self.blocks):
-            pair = None if scales is None else scales[2 * index : 2 * index + 2]
-            states = block(states, latents, masked_positions, positions, pair)
+        for block, scales in zip(self.blocks, self.drop_path(keep), strict=True):
+            states = block(states, latents, masked_positions, positions, scales)
         return states

@@ -1,6 +1,7 @@
 """Residual branches: what they are multiplied with, by learning and by drop path."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,13 +20,24 @@ class LayerScale(nn.Module):
         return branch * self.gamma
 
 
+class BlockScales(NamedTuple):
+    """What the two branches of a block are multiplied with, image by image; none: with one."""
+
+    attention: Float[Tensor, " image"] | None = None
+    mlp: Float[Tensor, " image"] | None = None
+
+
+UNSCALED = BlockScales()
+"""Drop path is off."""
+
+
 class DropPath(nn.Module):
     """Turns keep bits into what each branch is multiplied with: 0, or one over the probability of being kept.
 
     The bits are given, never drawn here, so that a step is a function of its inputs.
 
     Args:
-        rates: The probability of skipping each branch.
+        rates: The probability of skipping each branch, two for every block.
     """
 
     keep_probability: Tensor
@@ -35,9 +47,12 @@ class DropPath(nn.Module):
         probability = 1.0 - torch.tensor(rates, dtype=torch.float64)
         self.register_buffer("keep_probability", probability.float()[:, None], persistent=False)
 
-    def forward(self, keep: Bool[Tensor, "branch image"]) -> Float[Tensor, "branch image"]:
-        """One factor for each branch and image."""
-        return keep / self.keep_probability
+    def forward(self, keep: Bool[Tensor, "branch image"] | None) -> list[BlockScales]:
+        """The factors of every block; without bits, all branches are kept and none is scaled."""
+        if keep is None:
+            return [UNSCALED] * (len(self.keep_probability) // 2)
+        factors = (keep / self.keep_probability).unbind()
+        return [BlockScales(*pair) for pair in zip(factors[::2], factors[1::2], strict=True)]
 
 
 def add_branch(

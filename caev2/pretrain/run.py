@@ -1,7 +1,6 @@
 """Stage two: train the student against stored targets, without loading a teacher."""
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,7 @@ from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.signals import Interrupted, catching_signals
 from caev2.pretrain.start import starting_student
-from caev2.pretrain.step import StepFigures, train_step
+from caev2.pretrain.step import StepFigures, tensor_cores, train_step
 from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
 from caev2.store.images import ImageSource, open_images
@@ -112,22 +111,6 @@ def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Path | 
         target=recipe.target,
         seed=recipe.seed,
     )
-
-
-@contextlib.contextmanager
-def tensor_cores(device: str) -> Iterator[None]:
-    """On a GPU, let matrix products that stay in float32 be computed in TF32; convolutions are by torch's default.
-
-    torch has a newer name for each of its libraries, but only since 2.9, and whoever asks for the general precision
-    after it was used gets an error.
-    """
-    before = torch.get_float32_matmul_precision()
-    if device.startswith("cuda"):
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(slots=True)

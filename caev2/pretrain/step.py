@@ -1,6 +1,7 @@
 """One training step: forward, loss, backward, clip, update."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -87,3 +88,19 @@ def align(model: nn.Module, batch: Batch, images: Float[Tensor, "image 3 size si
         predicted = model(images, batch.visible, batch.masked, batch.keep)
     target = order_targets(batch.targets, batch.visible, batch.masked)
     return alignment_loss(predicted, target, batch.visible.shape[1])
+
+
+@contextlib.contextmanager
+def tensor_cores(device: str) -> Iterator[None]:
+    """On a GPU, let matrix products that stay in float32 be computed in TF32; convolutions are by torch's default.
+
+    torch has a newer name for each of its libraries, but only since 2.9, and whoever asks for the general precision
+    after it was used gets an error.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

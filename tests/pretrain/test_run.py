@@ -26,7 +26,8 @@ from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.log import read_log
 from caev2.pretrain.model import build
 from caev2.pretrain.plan import fit_recipe, plan
-from caev2.pretrain.run import pretrain, tensor_cores
+from caev2.pretrain.run import pretrain
+from caev2.pretrain.step import tensor_cores
 from caev2.recipe import override
 from caev2.store.manifest import read_manifest
 from caev2.store.reader import Store
