@@ -9,6 +9,8 @@ The one place that starts worker processes. Whatever has to be read, decoded or 
 where `crops_of(images)` may raise any `Caev2Error`: it arrives here as it is, at the place of the item it belongs to.
 """
 
+import multiprocessing
+import multiprocessing.util
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -95,6 +97,17 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     del worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _kill_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
+# Python ends daemons with a SIGTERM, which ours ignore, and then waits for them: for ever, where an iterator is still
+# alive, as in the traceback of an error. This runs before it.
+multiprocessing.util.Finalize(None, _kill_workers, exitpriority=10)
 
 
 def _as_is(item: Any) -> Any:

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -22,6 +25,7 @@ def refuse_three(number: int) -> int:
 
 def die_at_three(number: int) -> int:
     if number == 3:
+        time.sleep(1)  # until what was made before has been handed over
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
@@ -58,7 +62,7 @@ def test_keys_are_taken_as_items_are(workers):
 def test_a_killed_worker_is_one_clear_error_where_its_item_is_waited_for():
     items = in_order(die_at_three, range(20), workers=1, ahead=8)
     assert next(items) == 0  # the worker dies while we are busy: nothing is raised here
-    sum(range(10**7))
+    time.sleep(2)
     with pytest.raises(WorkerDied, match=r"One of 1 data workers .*Killed.*--set workers=1 or 0"):
         list(items)
 
@@ -67,3 +71,9 @@ def test_the_global_generator_is_left_alone():
     before = torch.random.get_rng_state()
     list(in_order(double, range(4), workers=1))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_process_ends_though_its_workers_are_still_at_work():
+    script = "from caev2.workers import in_order; items = in_order(int, range(100), workers=2); print(next(items))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"
