@@ -15,6 +15,7 @@ from rich.text import Text
 PLAIN_SECONDS = 30.0
 """Between two lines about slow work, where there is no terminal to draw on; each tenth of the work is told as well."""
 _PLAIN_LEAST_SECONDS = 1.0  # work of a moment writes one line, not ten
+_ANCHOR_SECONDS = 30.0  # rate and time left are those since the last moment but one of so many seconds
 _BAR_WIDTHS = (8, 24)  # columns: a narrower bar says nothing, a wider one nothing more
 
 
@@ -52,7 +53,7 @@ class Bars:
             disable=not self._console.is_terminal,
         )
         self._line.start()
-        self._line.add_task(what, total=total, completed=done, figures={})
+        self._line.begin(what, total, done)
         self._told_tenth, self._told_at = 10 * done // max(total, 1), self._clock()
         self._told_completed = None
 
@@ -98,15 +99,31 @@ class Bars:
 class _Line(Progress):
     """One task in one line, composed by hand: a table of columns squeezes all of them where space is short."""
 
+    def begin(self, what: str, total: int, done: int) -> None:
+        """Begin the task; what an earlier run has done is no part of its rate."""
+        self.add_task(
+            what, total=total, completed=done, figures={}, anchors=((now := self.get_time(), done),), moved=now
+        )
+
     def move(self, items: int, figures: Mapping[str, float | int]) -> None:
         """Count items and take newer figures."""
-        fields: dict[str, Any] = {"figures": figures} if figures else {}
-        self.update(self.tasks[0].id, advance=items, **fields)
+        task, now = self.tasks[0], self.get_time()
+        fields: dict[str, Any] = {"moved": now, **({"figures": figures} if figures else {})}
+        if now - task.fields["anchors"][-1][0] > _ANCHOR_SECONDS:
+            fields["anchors"] = (task.fields["anchors"][-1], (now, task.completed + items))
+        self.update(task.id, advance=items, **fields)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """The line, as wide as the terminal allows."""
         for task in self.tasks:
             yield Text(compose_line(task.description, _parts(task), _share(task), self.console.width), no_wrap=True)
+
+
+def _items_per_s(task: Task) -> float:
+    """Of the last minute or so; 0 where that is not known yet."""
+    begin, before = task.fields["anchors"][0]
+    seconds = task.fields["moved"] - begin
+    return (task.completed - before) / seconds if seconds > 0 else 0.0
 
 
 def _share(task: Task) -> float | int:
@@ -117,11 +134,11 @@ def _parts(task: Task) -> list[str]:
     """What there is to say of a task, the most telling first."""
     total = f"{int(task.total or 0):,}"
     figures = (f"{_NAMES.get(name, name)} {_number(value)}" for name, value in task.fields["figures"].items())
-    rate = task.finished_speed or task.speed
+    rate = _items_per_s(task)
     if task.finished:
         clock = f"took {_duration(task.finished_time or 0)}"
     else:
-        clock = f"eta {'-:--:--' if task.time_remaining is None else _duration(task.time_remaining)}"
+        clock = f"eta {_duration(((task.total or 0) - task.completed) / rate) if rate else '-:--:--'}"
     return [
         f"{f'{int(task.completed):,}':>{len(total)}}/{total}",
         _percent(task),

@@ -73,7 +73,8 @@ def in_order(
                 raise
             raise WorkerDied(
                 f"One of {workers} data workers was ended from outside ({_last_words or problem}). Most often memory "
-                "was short: free some, or use fewer with --set workers=1 or 0. Then run the same command again."
+                "was short: free some, or let extract and pretrain do with fewer (--set workers=1, or 0). Then run the "
+                "same command again."
             ) from None
         if isinstance(item, Caev2Error):
             raise item

@@ -98,6 +98,29 @@ def test_slow_work_is_told_in_seconds_for_each_item():
     assert "4.0 s each" in last_line(console)
 
 
+def test_the_rate_counts_from_the_begin_though_all_items_come_at_once():
+    bars, console, clock = draw(80)
+    bars.start("extract", 20)
+    clock.now += 9
+    bars.advance(8)
+    clock.now += 0.001
+    bars.advance(8)
+    bars.finish()
+    assert "1.8/s" in last_line(console)
+    assert "eta 0:00:02" in last_line(console)
+
+
+def test_the_rate_forgets_what_was_long_ago():
+    bars, console, clock = draw(80)
+    bars.start("extract", 1000)
+    for seconds in [10.0] * 10 + [1.0] * 100:
+        clock.now += seconds
+        bars.advance(1)
+    bars.finish()
+    assert "1.0/s" in last_line(console)
+    assert "eta 0:14:50" in last_line(console)
+
+
 def test_work_of_no_items_is_no_error():
     bars, console, _ = draw(80)
     bars.start("extract", 0)

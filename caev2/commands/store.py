@@ -60,7 +60,7 @@ def store_verify(store: Path, images: Path | None, as_json: bool, quiet: bool) -
     problems = report["problems"]
     if not as_json:
         report["problems"] = len(problems)
-    print_result(report, as_json, f"Verified {store}")
+    print_result(report, as_json, f"{store} is damaged" if problems else f"{store} is whole")
     for problem in problems:
         click.echo(f"  {problem}", err=True)
     if problems:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from caev2.errors import OutputError
 
+CLAIM_ATTEMPTS = 1000
+"""How often a writer tries to make its scratch folder while others remove the folder around it."""
+
 
 @contextlib.contextmanager
 def writing(place: Path) -> Iterator[None]:
@@ -102,7 +105,6 @@ class Scratch:
 
     def __init__(self, shared: Path):
         self._shared = shared
-        shared.mkdir(parents=True, exist_ok=True)
         remove_abandoned(shared)
         self.folder, self._lock = _claim_folder(shared)
 
@@ -119,21 +121,27 @@ class Scratch:
 
 def _claim_folder(shared: Path) -> tuple[Path, int]:
     """A new folder and the descriptor that holds its lock."""
+    attempts = 0
     while True:
         folder = shared / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        with contextlib.suppress(FileNotFoundError):
+        try:
+            shared.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
-        # another writer took the folder for rubbish before it was locked: make a new one
+        except (FileNotFoundError, FileExistsError):  # another writer left and tidied up behind itself
+            attempts += 1
+            if attempts == CLAIM_ATTEMPTS:
+                raise
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, lock
+        os.close(lock)  # another writer took the folder for rubbish before it was locked
 
 
 def remove_abandoned(shared: Path) -> None:
     """Remove the scratch folders of killed writers, and the shared folder once it is empty."""
-    for folder in list(shared.iterdir()) if shared.is_dir() else []:
+    for folder in entries(shared):
         with contextlib.suppress(FileNotFoundError):  # another writer may remove it at the same time
             descriptor = os.open(folder, os.O_RDONLY)
             try:
@@ -145,6 +153,14 @@ def remove_abandoned(shared: Path) -> None:
                 os.close(descriptor)
     with contextlib.suppress(OSError):  # not empty, or not there
         shared.rmdir()
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing if it is not there, or goes while one looks."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def try_writing(place: Path, shared: Path) -> None:

@@ -18,6 +18,7 @@ from caev2.errors import OutputError, StoreCorrupt, StoreMismatch
 from caev2.store.disk import (
     Scratch,
     create_whole,
+    entries,
     flush_file,
     remove_abandoned,
     replace_file,
@@ -212,8 +213,8 @@ def check_place(path: Path) -> None:
         OutputError: There is something else.
     """
     with writing(path):
-        others = {entry.name for entry in path.iterdir()} - {SCRATCH} if path.is_dir() else set()
-    if others and FILE_NAME not in others:
+        others = {entry.name for entry in entries(path)} - {SCRATCH}
+    if others and not (path / FILE_NAME).exists():  # asked afterwards: it comes first, but a list may miss it
         raise OutputError(
             f"{path} is a folder that holds something else than a store ({sorted(others)[0]!r}). "
             "Give the path of a store, or one that does not exist yet."

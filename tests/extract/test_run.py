@@ -1,6 +1,8 @@
 """Extraction from images to a sealed store: exact, repeatable, and clear about what it refuses."""
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +229,26 @@ def test_odd_images_reach_the_teacher_as_the_documentation_says(tmp_path):
     assert np.array_equal(np.asarray(decoded["deep.png"])[..., 0], deep >> 8)
     assert np.array_equal(np.asarray(decoded["alpha.png"]), np.asarray(colours))
     assert (np.asarray(decoded["grey.png"]) == 7).all()
+
+
+def test_a_file_that_cannot_be_read_for_a_while_stops_the_run_and_is_no_undecodable_image(
+    images, tmp_path, monkeypatch
+):
+    extract(images, tmp_path / "whole", EXTRACT, teacher=PatchMeans())
+    sources = open_images(images)
+    away = images / sources.paths[11]
+    read = Path.read_bytes
+
+    def read_or_fail(path):
+        if path == away:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", read_or_fail)
+        with pytest.raises(SourceError, match=f"cannot read {away}: Input/output error"):
+            extract(images, tmp_path / "store", EXTRACT, teacher=PatchMeans())
+    result = extract(images, tmp_path / "store", EXTRACT, teacher=PatchMeans())
+    assert result.failures == ()
+    assert 0 < result.rows_computed < 40
+    assert files_of(tmp_path / "store") == files_of(tmp_path / "whole")
