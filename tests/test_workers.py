@@ -63,7 +63,7 @@ def test_a_killed_worker_is_one_clear_error_where_its_item_is_waited_for():
     items = in_order(die_at_three, range(20), workers=1, ahead=8)
     assert next(items) == 0  # the worker dies while we are busy: nothing is raised here
     time.sleep(2)
-    with pytest.raises(WorkerDied, match=r"One of 1 data workers .*Killed.*--set workers=1 or 0"):
+    with pytest.raises(WorkerDied, match=r"One of 1 data workers .*Killed.*--set workers=1, or 0"):
         list(items)
 
 
