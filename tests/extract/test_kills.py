@@ -41,23 +41,36 @@ class Deadly(PatchMeans):
         return super().tokens(images, taps)
 
 
-def deadly_replace(kind: str, count: int):
-    """`os.replace` that kills before the move number `count` of a kind; of the last move, right after it."""
-    left = count
+class DeadlyMoves:
+    """The module `os`, whose process is killed before move number `count` of a kind.
 
-    def replace(temporary, final):
-        nonlocal left
+    Of index and manifest, it is killed right after the move before that one as well.
+    """
+
+    def __init__(self, kind: str, count: int):
+        self._kind, self._left = kind, count
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def replace(self, temporary, final):
+        self._move(os.replace, temporary, final)
+
+    def link(self, temporary, final):
+        if Path(final).exists():
+            raise FileExistsError(final)
+        self._move(os.link, temporary, final)
+
+    def _move(self, move, temporary, final):
         name = Path(final).name
-        matches = {"index": name == "index.parquet", "manifest": name == "manifest.json"}.get(kind, kind == "move")
-        if matches:
-            left -= 1
-            if left < 0:
-                die()
-        Path(temporary).rename(final)
-        if matches and kind in ("index", "manifest") and left == 0:
+        named = {"index": name == "index.parquet", "manifest": name == "manifest.json"}
+        matches = named.get(self._kind, self._kind == "move")
+        self._left -= matches
+        if self._left < 0:
             die()
-
-    return replace
+        move(temporary, final)
+        if self._kind in named and matches and self._left == 0:
+            die()
 
 
 def run_until_killed(images: Path, store: Path, calls: Path, kind: str, count: int) -> None:
@@ -66,18 +79,8 @@ def run_until_killed(images: Path, store: Path, calls: Path, kind: str, count: i
     if kind == "batch":
         teacher = Deadly(calls, count)
     else:
-        disk.os = Replaced(deadly_replace(kind, count))
+        disk.os = DeadlyMoves(kind, count)
     extract(images, store, RECIPE, teacher=teacher)
-
-
-class Replaced:
-    """The module `os` with another `replace`."""
-
-    def __init__(self, replace):
-        self.replace = replace
-
-    def __getattr__(self, name):
-        return getattr(os, name)
 
 
 def kill_once(*arguments) -> bool:
@@ -111,17 +114,16 @@ def test_a_store_that_was_killed_again_and_again_has_the_bytes_of_an_undisturbed
     assert rows_computed(whole_calls) == IMAGES * VIEWS
 
     kills = 0
-    for array in (0, 5, 12):  # while the store is being made: the metadata of arrays, then the manifest
-        assert kill_once(images, store, calls, "move", array)
+    # while the store is begun: before and after its manifest, then among the fourteen files that describe its arrays
+    for kind, count in (("manifest", 0), ("manifest", 1), ("move", 0), ("move", 5), ("move", 5)):
+        assert kill_once(images, store, calls, kind, count), (kind, count)
+        assert units_done(store) == 0
         kills += 1
-    assert kill_once(images, store, calls, "manifest", 0)
-    assert kill_once(images, store, calls, "manifest", 1)
-    kills += 2
 
     chance, killed_in, in_moves = random.Random(0), set(), 0
     for number in range(KILLS_IN_UNITS):
         finished = 0 if number == 0 else 1  # redo the unit of the last kill, then die in the next
-        if number % 3 == 0:
+        if number % 3 == 1:
             kind, per_unit = "move", FILES_OF_A_UNIT + 1  # and the record of the unit
             in_moves += 1
         else:
