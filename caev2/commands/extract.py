@@ -22,6 +22,13 @@ from caev2.commands.invocation import (
 @click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
 @click.option("--teacher", default=None, help="Overrides the recipe's teacher.")
 @click.option("--views", type=int, default=None, help="Views of each image.")
+@click.option("--codec", default=None, help="How rows are stored: float16, int8, lloyd4, klt, pq, or auto.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Use the codec's tables of this store, of the same teacher, instead of new ones.",
+)
 @click.option("--dry-run", is_flag=True, help="Print rows, bytes and free disk; write nothing.")
 @set_option
 @common_options
@@ -31,6 +38,8 @@ def extract(
     recipe: str,
     teacher: str | None,
     views: int | None,
+    codec: str | None,
+    calibration: Path | None,
     dry_run: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -47,7 +56,7 @@ def extract(
     from caev2.store.images import open_images
 
     chosen = override(load(recipe, RECIPES), settings)
-    named = {"teacher": teacher, "view_count": views}
+    named = {"teacher": teacher, "view_count": views, "codec": codec}
     chosen = dataclasses.replace(chosen, **{name: value for name, value in named.items() if value is not None})
     if dry_run:
         where, source = pick_device(device), open_images(images)
@@ -58,7 +67,9 @@ def extract(
             facts |= {name: say_bytes(facts[name]) for name in ("bytes", "missing_bytes", "free_bytes")}
         print_result(facts, as_json, f"{store} would hold")
         return
-    result = run_extract(images, store, chosen, device=pick_device(device), progress=bars(quiet))
+    result = run_extract(
+        images, store, chosen, calibration=calibration, device=pick_device(device), progress=bars(quiet)
+    )
     facts = dataclasses.asdict(result)
     if not as_json:
         facts["failures"] = list_failures(result.failures)

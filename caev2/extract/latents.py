@@ -14,6 +14,7 @@ from torch import Tensor
 
 from caev2.extract.prepare import PreparedImage
 from caev2.extract.teacher import Teacher
+from caev2.store.codecs.directions import NORM_LIMIT
 
 Latents = dict[str, Float16[np.ndarray, "view token width"]]
 
@@ -70,6 +71,9 @@ def _take(rows: deque[np.ndarray], count: int) -> np.ndarray:
     return np.stack([rows.popleft() for _ in range(count)])
 
 
-def are_finite(latents: Latents) -> bool:
-    """Whether every number of an image's latents is one that float16 can hold."""
-    return all(bool(np.isfinite(rows).all()) for rows in latents.values())
+def are_storable(latents: Latents) -> bool:
+    """Whether every latent of an image is finite and has a norm that float16 can hold, as every codec asks."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(
+            bool((np.linalg.norm(rows.astype(np.float32), axis=-1) < NORM_LIMIT).all()) for rows in latents.values()
+        )

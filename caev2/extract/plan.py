@@ -13,6 +13,7 @@ from caev2.extract.catalog import parse_name
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.recipe import choose, to_mapping
+from caev2.store.calibration import choose_images
 from caev2.store.disk import free_bytes, say_bytes
 from caev2.store.images import ImageSource
 from caev2.store.manifest import (
@@ -25,6 +26,8 @@ from caev2.store.manifest import (
     flatten,
     read_manifest,
     refuse_other_facts,
+    tables_of,
+    with_tables,
 )
 from caev2.store.records import is_done
 from caev2.store.writer import check_place
@@ -49,6 +52,9 @@ class ExtractPlan:
     teacher: str
     targets: dict[str, tuple[int, int]]
     """Tokens and width of each target."""
+    codec: str
+    calibration_rows: int
+    """Rows that the teacher computes before all others, to calibrate the codec and to judge it."""
 
 
 def read_store_there(
@@ -77,6 +83,7 @@ def _known_facts(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher | 
     else:
         name, precision = teacher.description.name, teacher.description.precision
     targets = {target_name(tap): tap for tap in recipe.taps}
+    codec = recipe.codec_for(len(source))
     return {
         "images": len(source),
         "views": recipe.view_count,
@@ -85,6 +92,7 @@ def _known_facts(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher | 
         "teacher_batch": recipe.teacher_batch,
         **flatten({"views": to_mapping(recipe.views)}),
         **{f"targets.{target}.tap": tap for target, tap in targets.items()},
+        **{f"targets.{target}.codec": codec for target in targets},
         **{f"targets.{target}.teacher.name": name for target in targets},
         **{f"targets.{target}.teacher.precision": precision for target in targets},
         SOURCE_FACT: source.digest()[:12],
@@ -114,8 +122,11 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
     widths = teacher_mapping.pop("widths")
     for tap in recipe.taps:
         choose(tap, widths, f"tap of {described.name}")
+    codec = recipe.codec_for(len(source))
     targets = {
-        target_name(tap): TargetSpec(teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap])
+        target_name(tap): TargetSpec(
+            teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap], codec=codec
+        )
         for tap in recipe.taps
     }
     spec = StoreSpec(
@@ -137,9 +148,12 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
 def plan(source: ImageSource, store: Path, recipe: ExtractRecipe, teacher: Teacher) -> ExtractPlan:
     """Rows, bytes and free disk, before anything is written."""
     manifest = plan_store(source, recipe, teacher)
+    done = (store / FILE_NAME).exists()
+    if done:
+        manifest = with_tables(manifest, tables_of(read_manifest(store)))
     targets = manifest.spec.targets
     row_bytes = _VIEW_BYTES + sum(target.row_bytes for target in targets.values())
-    done = (store / FILE_NAME).exists()
+    chosen = choose_images(source.keys, recipe.views.seed) if manifest.spec.uncalibrated else None
     missing = manifest.views * sum(
         len(manifest.images_of_block(block))
         for block in range(manifest.blocks)
@@ -155,6 +169,8 @@ def plan(source: ImageSource, store: Path, recipe: ExtractRecipe, teacher: Teach
         free_bytes=free_bytes(store.absolute()),
         teacher=teacher.description.name,
         targets={name: (target.tokens, target.width) for name, target in targets.items()},
+        codec=recipe.codec_for(len(source)),
+        calibration_rows=0 if chosen is None else len(chosen.calibrate) + len(chosen.held_out),
     )
 
 
@@ -165,7 +181,9 @@ def say_plan(planned: ExtractPlan) -> str:
     """A plan in one sentence."""
     done = planned.rows - planned.missing_rows
     return (
-        f"{planned.images:,} images × {planned.views} views = {planned.rows:,} rows, {say_bytes(planned.bytes)}"
+        f"{planned.images:,} images × {planned.views} views = {planned.rows:,} rows of {planned.codec}, "
+        + say_bytes(planned.bytes)
+        + (f"; {planned.calibration_rows:,} rows calibrate the codec first" if planned.calibration_rows else "")
         + (f"; {done:,} rows are done, {say_bytes(planned.missing_bytes)} to write" if done else "")
         + f"; {say_bytes(planned.free_bytes)} are free"
     )

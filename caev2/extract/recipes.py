@@ -9,6 +9,9 @@ from caev2.errors import ConfigError
 from caev2.extract.names import DEFAULT_TEACHER
 from caev2.extract.teacher import Precision
 from caev2.recipe import speed
+from caev2.store.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES
+from caev2.store.codecs.catalog import codec_named
+from caev2.store.quality import QualityFloor
 from caev2.store.views import ViewSettings
 
 
@@ -28,6 +31,12 @@ class ExtractRecipe:
     """Where latents are taken; each becomes a target of that name."""
     precision: Precision | None = None
     """Of the teacher; none: fp16 on a GPU, as published, fp32 on a CPU."""
+    codec: str = "auto"
+    """How rows are stored: a codec's name, or `auto`: `lloyd4` where there are images enough to calibrate it on,
+    `float16` elsewhere."""
+    floor: QualityFloor = field(default_factory=QualityFloor)
+    """What a codec that loses something has to reach on images that did not calibrate it; what is not said here is as
+    in `quality.FLOORS`. It decides whether there is a store, not what is in it."""
     block_images: int = 512
     """Images of a block: what is lost at most when an extraction is killed."""
     teacher_batch: int = 64
@@ -51,6 +60,14 @@ class ExtractRecipe:
             raise ConfigError("workers must be at least 0 and max_failed a share between 0 and 1.")
         if not self.taps or len(set(self.taps)) < len(self.taps):
             raise ConfigError(f"taps is {self.taps}; name at least one tap, each once.")
+        if self.codec != "auto":
+            codec_named(self.codec)
+
+    def codec_for(self, images: int) -> str:
+        """The codec of a store of so many images."""
+        if self.codec != "auto":
+            return self.codec
+        return "lloyd4" if images >= CALIBRATION_IMAGES + HELD_OUT_IMAGES else "float16"
 
 
 PUBLISHED = ExtractRecipe()
@@ -62,6 +79,7 @@ DEMO = ExtractRecipe(
     view_count=2,
     teacher="demo",
     teacher_batch=64,
+    codec="float16",
     workers=0,  # on two cores: 565 rows/s against 461 with two workers
 )
 """The built-in scenes: digits must not be mirrored, and small crops would cut them off."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from caev2.errors import SourceError
+from caev2.errors import SourceError, StoreError
+from caev2.extract.calibrate import calibrate
 from caev2.extract.catalog import load_teacher, parse_name
-from caev2.extract.latents import are_finite, latents_of_unit
+from caev2.extract.latents import are_storable, latents_of_unit
 from caev2.extract.plan import plan, plan_store, read_store_there, refuse_too_large, say_plan, target_name
 from caev2.extract.prepare import PreparedImage, prepare_images
 from caev2.extract.recipes import ExtractRecipe
@@ -43,6 +44,7 @@ def extract(
     recipe: ExtractRecipe,
     *,
     teacher: Teacher | None = None,
+    calibration: Path | str | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> ExtractResult:
@@ -56,12 +58,14 @@ def extract(
         store: Folder of the store.
         recipe: Views, teacher and codec.
         teacher: Use this one instead of loading the one the recipe names.
+        calibration: A store of the same teacher and codec whose tables are used; none: the codec is calibrated.
         device: Where the teacher runs, as torch spells it.
         progress: Who is told.
 
     Raises:
         SourceError: No images, or more undecodable ones than the recipe allows.
         StoreMismatch: Another store lies at the path.
+        StoreError: The codec is not faithful enough to this teacher.
         TeacherError: The teacher cannot be loaded.
         OutputError: The store cannot be written or would not fit.
     """
@@ -83,6 +87,12 @@ def extract(
     writer = StoreWriter(store, plan_store(source, recipe, teacher))
     try:
         progress.say(f"extract: {say_plan(planned)}")
+        tables_of = None if calibration is None else Path(calibration)
+        try:
+            calibrate(writer, source, recipe, teacher, tables_of=tables_of, device=device, progress=progress)
+        except StoreError:
+            writer.withdraw()  # a store that has just begun: nothing is left of it
+            raise
         computed = _write_units(writer, source, recipe, teacher, device, progress)
         manifest = writer.seal(source.keys, source.paths, source.labels)
     finally:
@@ -138,7 +148,7 @@ def _write_units(
         with writer.unit(block) as unit:
             for image, rows in latents:
                 computed += len(image.views)
-                image = _mark_non_finite(image, rows)
+                image = _mark_unstorable(image, rows)
                 if image.facts.reason:
                     failed.append((source.keys[image.number], image.facts.reason))
                     _refuse_too_many(failed, total, recipe.max_failed)
@@ -192,8 +202,8 @@ class _Clock:
 _LEAST_SECONDS = 2.0  # work of a moment needs no estimate
 
 
-def _mark_non_finite(image: PreparedImage, rows: dict) -> PreparedImage:
-    if are_finite(rows):
+def _mark_unstorable(image: PreparedImage, rows: dict) -> PreparedImage:
+    if are_storable(rows):
         return image
     facts = dataclasses.replace(image.facts, reason="the teacher's latents are not finite in float16")
     return dataclasses.replace(image, facts=facts)

@@ -27,8 +27,10 @@ from caev2.workers import in_order
 class TargetSource(Protocol):
     """Whoever knows the latents of a view: a store, or in studies a live teacher."""
 
-    def read_rows(self, target: str, view: int, images: np.ndarray) -> Float16[np.ndarray, "row token width"]:
-        """The rows of some images at one view."""
+    def read_stored(
+        self, target: str, view: int, images: np.ndarray
+    ) -> Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"]:
+        """The rows of some images at one view, as a store holds them."""
         ...
 
 
@@ -42,8 +44,8 @@ class Batch:
     rows: Int64[Tensor, " image"]
     """Numbers of the images in the store."""
     crops: UInt8[Tensor, "image size size 3"]
-    targets: Float[Tensor, "image token width"]
-    """Class token first, then all patches in row-major order; float16 from a store."""
+    targets: Float[Tensor, "image token width"] | UInt8[Tensor, "image token byte"]
+    """As stored, class token first, then all patches in row-major order; `TargetDecoder` makes latents of them."""
     visible: Int64[Tensor, "image visible"]
     masked: Int64[Tensor, "image masked"]
     keep: Bool[Tensor, "branch image"] | None
@@ -96,7 +98,7 @@ class StepBatches:
             view=view,
             rows=torch.from_numpy(np.asarray(rows)),
             crops=torch.from_numpy(crops),
-            targets=torch.from_numpy(self.store.read_rows(self.target, view, rows)),
+            targets=torch.from_numpy(self.store.read_stored(self.target, view, rows)),
             visible=torch.from_numpy(visible),
             masked=torch.from_numpy(masked),
             keep=None if keep is None else torch.from_numpy(keep),

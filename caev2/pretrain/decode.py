@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from caev2.store.codecs.codec import DecodePlan, per_token
+from caev2.store.codecs.codec import NORM_BYTES, DecodePlan, per_token
 
 
 class TargetDecoder(nn.Module):
@@ -43,21 +43,20 @@ class TargetDecoder(nn.Module):
         self.register_buffer(name, tensor, persistent=False)
 
     def forward(
-        self, codes: Float[Tensor, "row token width"] | UInt8[Tensor, "row token byte"], norms: Tensor | None = None
+        self, rows: Float[Tensor, "row token width"] | UInt8[Tensor, "row token byte"]
     ) -> Float32[Tensor, "row token width"]:
         """Latents in the teacher's basis.
 
         Args:
-            codes: As stored.
-            norms: As stored, float16 [row, token]; none where the codec keeps none.
+            rows: As they lie on disk: numbers, or bytes with each token's norm behind its codes.
         """
         if self.is_cast:
-            return codes.float()
-        assert norms is not None, "this codec stores norms"
+            return rows.float()
+        codes, norms = rows[..., :-NORM_BYTES], rows[..., -NORM_BYTES:].contiguous().view(torch.float16)
         with torch.autocast(codes.device.type, enabled=False):
             values = self.values(codes)
             latents = values if self.rotation is None else values @ self.rotation
-            return (latents + self.mean) * norms.float().unsqueeze(-1)
+            return (latents + self.mean) * norms.float()
 
     def values(self, codes: UInt8[Tensor, "row token byte"]) -> Float32[Tensor, "row token coded"]:
         """Decoded channels before the rotation, to the bit as in numpy."""

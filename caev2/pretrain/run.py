@@ -11,6 +11,7 @@ import torch
 from caev2.errors import CheckpointError, TrainingDiverged
 from caev2.pretrain.batches import Batch, StepBatches, load_batches
 from caev2.pretrain.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from caev2.pretrain.decode import TargetDecoder
 from caev2.pretrain.identity import claim_run, identify, refuse_other_run
 from caev2.pretrain.lock import hold_run
 from caev2.pretrain.log import Log
@@ -96,8 +97,9 @@ def pretrain(
     with hold_run(run, progress), tensor_cores(device):
         with writing(run):
             claim_run(run, identity)
+        decoder = TargetDecoder(store.decode_plan(recipe.target), tokens=recipe.model.patches + 1).to(device)
         training = _restore(run, model.to(device), recipe, identity.fingerprint(), resume)
-        return _train(training, recipe, batches, schedule, precision, device, progress, stop_after)
+        return _train(training, recipe, batches, decoder, schedule, precision, device, progress, stop_after)
 
 
 def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Path | str, order: RowOrder) -> StepBatches:
@@ -153,6 +155,7 @@ def _train(
     training: _Training,
     recipe: PretrainRecipe,
     batches: StepBatches,
+    decoder: TargetDecoder,
     schedule: CosineSchedule,
     precision: str,
     device: str,
@@ -179,6 +182,7 @@ def _train(
                 training.model,
                 training.optimizer,
                 batch.to(device),
+                decoder,
                 lr=lr,
                 clip_norm=recipe.optimizer.clip_norm,
                 precision=precision,

@@ -38,6 +38,7 @@ def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
+    decoder: nn.Module,
     *,
     lr: float,
     clip_norm: float | None,
@@ -49,12 +50,14 @@ def train_step(
         model: The student, or a wrapper that computes the same.
         optimizer: Over its parameters.
         batch: On the model's device.
+        decoder: Makes latents of the batch's targets (`TargetDecoder`).
         lr: Learning rate of this step.
         clip_norm: Largest norm of the gradients; none: not clipped.
         precision: `bf16` runs the forward pass under autocast.
     """
     images = normalise_images(batch.crops)
-    return update(model, optimizer, batch, images, lr=lr, clip_norm=clip_norm, precision=precision)
+    latents = decoder(batch.targets)
+    return update(model, optimizer, batch, images, latents, lr=lr, clip_norm=clip_norm, precision=precision)
 
 
 def update(
@@ -62,13 +65,14 @@ def update(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     images: Float[Tensor, "image 3 size size"],
+    latents: Float[Tensor, "image token width"],
     *,
     lr: float,
     clip_norm: float | None,
     precision: str = "fp32",
 ) -> StepFigures:
-    """A step on images that are normalised already; see `train_step`."""
-    alignment = align(model, batch, images, precision)
+    """A step on images that are normalised and targets that are decoded already; see `train_step`."""
+    alignment = align(model, batch, images, latents, precision)
     optimizer.zero_grad(set_to_none=True)
     alignment.loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -81,12 +85,18 @@ def update(
     return StepFigures(alignment._replace(loss=alignment.loss.detach()), grad_norm, applied)
 
 
-def align(model: nn.Module, batch: Batch, images: Float[Tensor, "image 3 size size"], precision: str) -> Alignment:
+def align(
+    model: nn.Module,
+    batch: Batch,
+    images: Float[Tensor, "image 3 size size"],
+    latents: Float[Tensor, "image token width"],
+    precision: str,
+) -> Alignment:
     """The loss of a batch."""
     autocast = torch.autocast(images.device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     with autocast:
         predicted = model(images, batch.visible, batch.masked, batch.keep)
-    target = order_targets(batch.targets, batch.visible, batch.masked)
+    target = order_targets(latents, batch.visible, batch.masked)
     return alignment_loss(predicted, target, batch.visible.shape[1])
 
 

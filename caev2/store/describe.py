@@ -1,7 +1,9 @@
 """A store on one screen."""
 
+import dataclasses
 from typing import Any
 
+from caev2.store.learned import read_quality
 from caev2.store.reader import Store
 
 
@@ -24,6 +26,8 @@ def describe_store(store: Store) -> dict[str, Any]:
             name: {
                 "tap": target.tap,
                 "codec": target.codec,
+                "tables": target.tables,
+                "quality": _quality(store, name),
                 "tokens": target.tokens,
                 "width": target.width,
                 "row_bytes": target.row_bytes,
@@ -35,3 +39,8 @@ def describe_store(store: Store) -> dict[str, Any]:
         "fingerprint": spec.fingerprint(),
         "root_digest": manifest.root_digest or manifest.sealed_as,
     }
+
+
+def _quality(store: Store, target: str) -> dict[str, Any] | None:
+    quality = read_quality(store.path, target)
+    return None if quality is None else dataclasses.asdict(quality)

@@ -57,13 +57,20 @@ def create_whole(final: Path, data: bytes, scratch: Path) -> None:
 
 
 def _move_unless_there(temporary: Path, final: Path) -> None:
-    """Move a file to its place under a lock on the folder, which ends with its process."""
-    descriptor = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    """Move a file to its place, one writer at a time."""
+    with locked(final.parent):
         if final.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
         os.replace(temporary, final)  # noqa: PTH105
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only one here for a moment; the operating system ends the lock with its process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 
@@ -151,8 +158,13 @@ def remove_abandoned(shared: Path) -> None:
                 pass  # its writer lives
             finally:
                 os.close(descriptor)
+    remove_if_empty(shared)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing."""
     with contextlib.suppress(OSError):  # not empty, or not there
-        shared.rmdir()
+        folder.rmdir()
 
 
 def entries(folder: Path) -> list[Path]:
@@ -177,8 +189,7 @@ def try_writing(place: Path, shared: Path) -> None:
     with writing(place):
         Scratch(shared).close()
         for folder in missing:
-            with contextlib.suppress(OSError):  # somebody else began to use it
-                folder.rmdir()
+            remove_if_empty(folder)  # unless somebody else began to use it
 
 
 def free_bytes(place: Path) -> int:

@@ -4,8 +4,9 @@ STORE/
   manifest.json                       what the store holds; see `manifest`
   index.parquet                       one line an image: key, label, file, size, hash, validity
   zarr.json                           the root group
-  targets/<name>/codes                [view, image, token, width] float16; chunk: one row; shard: a view of a block
+  targets/<name>/codes                [view, image, token, ...]; chunk: one row; shard: a view of a block
   targets/<name>/crc32c               [view, image] uint32: what each row's chunk must add up to
+  targets/<name>/codec/               what the codec has learned: an array for each table, and quality.json
   views/<field>                       [view, image, ...]; chunk: a view of a block
   units/<block>.json                  the record of a finished unit: digest of each of its files
   .tmp/                               unfinished files, gone once sealed
@@ -56,6 +57,11 @@ def checksum_path(target: str) -> str:
     return f"targets/{target}/crc32c"
 
 
+def codec_path(target: str) -> str:
+    """The folder of what a target's codec has learned."""
+    return f"targets/{target}/codec"
+
+
 def shard_path(target: str, view: int, block: int) -> str:
     """The file of one view of one block of a target."""
     return f"{codes_path(target)}/c/{view}/{block}/0/0"
@@ -85,12 +91,6 @@ def files_of_unit(manifest: Manifest, block: int) -> set[str]:
         for array, field in small_arrays(manifest).items()
         for view in range(manifest.views)
     }
-
-
-def row_shape(manifest: Manifest, target: str) -> tuple[int, int]:
-    """Tokens and width of one row."""
-    spec = manifest.spec.targets[target]
-    return spec.tokens, spec.width
 
 
 def empty_block(field: FieldType, images: int) -> np.ndarray:

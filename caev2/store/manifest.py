@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from caev2.errors import ConfigError, StoreCorrupt, StoreMismatch
 from caev2.recipe import fingerprint, merge, to_mapping
+from caev2.store.codecs.catalog import codec_named
+from caev2.store.codecs.codec import RowType
 from caev2.store.views import ViewSettings
 
 FORMAT = 1
@@ -34,11 +36,23 @@ class TargetSpec:
     """Numbers in a latent."""
     codec: str = "float16"
     """How a row is stored."""
+    tables: str | None = None
+    """Digest of what the codec has learned; none: it learns nothing, or is not calibrated yet."""
+
+    @property
+    def row_type(self) -> RowType:
+        """What one row is on disk."""
+        return codec_named(self.codec).row_type(self.tokens, self.width)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one stored row."""
-        return self.tokens * self.width * 2
+        return self.row_type.row_bytes
+
+    @property
+    def awaits_tables(self) -> bool:
+        """Whether its codec has to be calibrated before a row can be stored."""
+        return self.tables is None and codec_named(self.codec).learns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +83,11 @@ class StoreSpec:
             "block_images": self.block_images,
             "teacher_batch": self.teacher_batch,
         }
+
+    @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """The targets whose codec has yet to learn its tables."""
+        return tuple(name for name, target in self.targets.items() if target.awaits_tables)
 
     def fingerprint(self) -> str:
         """One word that is equal for equal specs."""
@@ -192,6 +211,20 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         sealed_as=content["sealed_as"],
         lost_blocks=tuple(content["lost_blocks"]),
     )
+
+
+def with_tables(manifest: Manifest, digests: Mapping[str, str | None]) -> Manifest:
+    """The manifest with the digests of some targets' tables; where a target has one already, that stays."""
+    targets = {
+        name: dataclasses.replace(target, tables=digests.get(name)) if target.awaits_tables else target
+        for name, target in manifest.spec.targets.items()
+    }
+    return dataclasses.replace(manifest, spec=dataclasses.replace(manifest.spec, targets=targets))
+
+
+def tables_of(manifest: Manifest) -> dict[str, str | None]:
+    """The digest of each target's tables."""
+    return {name: target.tables for name, target in manifest.spec.targets.items()}
 
 
 def refuse_other_spec(store: Path, there: Manifest, wanted: Manifest) -> None:

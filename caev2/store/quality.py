@@ -174,6 +174,10 @@ class QualityFloor:
     centred_cosine_mean: float | None = None
     centred_cosine_p1: float | None = None
 
+    def over(self, defaults: "QualityFloor") -> "QualityFloor":
+        """This floor, and where it asks for nothing, the other one."""
+        return QualityFloor(**{**asdict(defaults), **{name: x for name, x in asdict(self).items() if x is not None}})
+
     def shortfalls(self, quality: Quality) -> tuple[Shortfall, ...]:
         """Every figure that misses its limit; none: good enough."""
         found = []

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
-from jaxtyping import Float16, Int
+from jaxtyping import Float, Float16, Int, UInt8
 
 from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
 from caev2.recipe import nearest
+from caev2.store.codecs.catalog import codec_named
+from caev2.store.codecs.codec import DecodePlan, Tables
 from caev2.store.index import index_digest, read_column
 from caev2.store.layout import (
     CHECKSUM,
@@ -24,10 +26,10 @@ from caev2.store.layout import (
     FieldType,
     checksum_path,
     chunk_path,
-    row_shape,
     shard_path,
     unit_path,
 )
+from caev2.store.learned import read_tables
 from caev2.store.manifest import Manifest, read_manifest
 from caev2.store.records import read_record
 from caev2.store.shard import CRC_BYTES, chunk_offset, crc32c, shard_bytes
@@ -67,6 +69,7 @@ class Store:
         self._blocks: dict[tuple[str, int, int], np.ndarray] = {}
         self._digests: dict[tuple[int, int], dict[str, str]] = {}
         self._index_is_sound = False
+        self._tables: dict[str, Tables] = {}
 
     def __getstate__(self) -> dict:
         """What travels to a worker process: no open files, no cached blocks."""
@@ -123,10 +126,31 @@ class Store:
             )
         return name
 
+    def tables(self, target: str) -> Tables:
+        """What a target's codec has learned; nothing for one that learns nothing.
+
+        Raises:
+            StoreIncomplete: It is not calibrated yet.
+            StoreCorrupt: The tables are not those that were written.
+        """
+        spec = self.manifest.spec.targets[self.target(target)]
+        if spec.awaits_tables:
+            raise StoreIncomplete(
+                f"{self.path}: codec {spec.codec!r} of target {target!r} is not calibrated yet. Run the same `caev2 "
+                "extract` again; it goes on where it stopped."
+            )
+        if target not in self._tables:
+            self._tables[target] = {} if spec.tables is None else read_tables(self.path, target, spec.tables)
+        return self._tables[target]
+
+    def decode_plan(self, target: str) -> DecodePlan | None:
+        """How a target's stored rows become latents; none: they are the latents."""
+        return codec_named(self.manifest.spec.targets[self.target(target)].codec).plan(self.tables(target))
+
     def read_rows(
         self, target: str, view: int, images: Sequence[int] | Int[np.ndarray, " row"]
-    ) -> Float16[np.ndarray, "row token width"]:
-        """Stored rows of one view, as they were written.
+    ) -> Float[np.ndarray, "row token width"]:
+        """Latents of one view in the teacher's basis: float16 where they are stored so, else decoded to float32.
 
         Args:
             target: Name of the target.
@@ -137,7 +161,16 @@ class Store:
             StoreCorrupt: A row's bytes are not those that were written; the message names the row.
             StoreMismatch: A row is not valid: its image could not be decoded, or its view does not exist.
         """
-        rows = np.empty((len(images), *row_shape(self.manifest, target)), dtype="<f2")
+        plan = self.decode_plan(target)
+        stored = self.read_stored(target, view, images)
+        return stored if plan is None else plan.decode_stored(stored)
+
+    def read_stored(
+        self, target: str, view: int, images: Sequence[int] | Int[np.ndarray, " row"]
+    ) -> Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"]:
+        """Rows of one view as they lie on disk; see `read_rows`."""
+        row = self.manifest.spec.targets[self.target(target)].row_type
+        rows = np.empty((len(images), *row.stored_shape), dtype=np.dtype(row.dtype).newbyteorder("<"))
         for place, image in enumerate(images):
             self._read_row(target, view, int(image), rows[place])
         return rows

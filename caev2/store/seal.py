@@ -8,6 +8,7 @@ import xxhash
 
 from caev2.store.index import Columns, digest_columns
 from caev2.store.layout import INDEX, unit_path
+from caev2.store.learned import learned_files
 from caev2.store.manifest import Manifest
 from caev2.store.records import UnitRecord
 from caev2.store.zarr_metadata import metadata_files
@@ -35,7 +36,8 @@ def root_digest(store: Path, manifest: Manifest, records: Sequence[UnitRecord], 
     Unit files count by their recorded digests, the index by what it says: its bytes depend on pyarrow's version.
     """
     digests = {path: digest for record in records for path, (_, digest) in record.files.items()}
-    digests |= {path: hash_file(store / path) for path in files_of_store(manifest) if path != INDEX}
+    named = {*files_of_store(manifest), *learned_files(store, manifest)} - {INDEX}
+    digests |= {path: hash_file(store / path) for path in named}
     digests[INDEX] = digest_columns(index)
     root = hashlib.sha256()
     for path in sorted(digests):

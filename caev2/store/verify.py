@@ -7,6 +7,7 @@ from caev2.errors import SourceError, StoreCorrupt
 from caev2.progress import Progress, Silent
 from caev2.store.index import read_index
 from caev2.store.layout import INDEX, SCRATCH, files_of_unit, shard_path, unit_path
+from caev2.store.learned import learned_files, read_quality
 from caev2.store.manifest import FILE_NAME
 from caev2.store.reader import Store
 from caev2.store.records import UnitRecord, read_record
@@ -42,6 +43,7 @@ def verify_store(store: Store, progress: Progress | None = None) -> VerifyReport
             problems += _check_unit(store, record)
             rows += len(record.images) * manifest.views * len(manifest.spec.targets)
         progress.advance(1)
+    problems += _check_tables(store)
     if manifest.state == "sealed":
         problems += _check_seal(store, records)
     problems += _check_foreign(store)
@@ -81,9 +83,21 @@ def _check_rows(store: Store, record: UnitRecord) -> Iterator[str]:
     for target in store.manifest.spec.targets:
         for view in range(store.views):
             try:
-                store.read_rows(target, view, valid)
+                store.read_stored(target, view, valid)
             except StoreCorrupt as damage:
                 yield f"{shard_path(target, view, record.block)}: {damage}"
+
+
+def _check_tables(store: Store) -> Iterator[str]:
+    """What each codec has learned."""
+    for name, target in store.manifest.spec.targets.items():
+        if target.tables is None:
+            continue
+        try:
+            store.tables(name)
+            read_quality(store.path, name)
+        except StoreCorrupt as damage:
+            yield str(damage)
 
 
 def _check_seal(store: Store, records: list[UnitRecord]) -> Iterator[str]:
@@ -109,7 +123,7 @@ _REWRITE = "Delete what is left of it and run the same `caev2 extract` again: it
 def _check_foreign(store: Store) -> Iterator[str]:
     """Files that nobody wrote."""
     own = {path for block in range(store.manifest.blocks) for path in files_of_unit(store.manifest, block)}
-    own |= {*files_of_store(store.manifest), FILE_NAME}
+    own |= {*files_of_store(store.manifest), *learned_files(store.path, store.manifest), FILE_NAME}
     for path in sorted(store.path.rglob("*")):
         relative = path.relative_to(store.path).as_posix()
         if path.is_file() and relative not in own and not relative.startswith(f"{SCRATCH}/"):

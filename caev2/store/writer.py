@@ -15,12 +15,17 @@ import xxhash
 from jaxtyping import Float16, UInt8
 
 from caev2.errors import OutputError, StoreCorrupt, StoreMismatch
+from caev2.store.codecs.catalog import codec_named
+from caev2.store.codecs.codec import Tables
+from caev2.store.codecs.tables import little_endian, tables_digest
 from caev2.store.disk import (
     Scratch,
     create_whole,
     entries,
     flush_file,
+    locked,
     remove_abandoned,
+    remove_if_empty,
     replace_file,
     write_whole,
     writing,
@@ -33,12 +38,22 @@ from caev2.store.layout import (
     checksum_path,
     chunk_path,
     empty_block,
-    row_shape,
     shard_path,
     small_arrays,
     unit_path,
 )
-from caev2.store.manifest import FILE_NAME, Manifest, mending, read_manifest, refuse_other_spec, sealed
+from caev2.store.learned import create_learned, has_learned, read_tables
+from caev2.store.manifest import (
+    FILE_NAME,
+    Manifest,
+    mending,
+    read_manifest,
+    refuse_other_spec,
+    sealed,
+    tables_of,
+    with_tables,
+)
+from caev2.store.quality import Quality
 from caev2.store.records import ImageFacts, UnitRecord, is_done, read_record, read_records
 from caev2.store.seal import hash_file, root_digest
 from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk, shard_index
@@ -59,7 +74,8 @@ class StoreWriter:
 
     Args:
         path: Folder of the store, made if it is missing.
-        manifest: What is to be written, in state `building`.
+        manifest: What is to be written, in state `building`. Targets whose codec learns have no tables yet: they are
+            those of the store at the path, if it has some, or those that `calibrate` is given.
 
     Raises:
         StoreMismatch: A store of another spec, or of other images, lies at the path.
@@ -69,10 +85,11 @@ class StoreWriter:
     def __init__(self, path: Path, manifest: Manifest):
         self.path = path
         self._scratch: Scratch | None = None
+        self._tables: dict[str, Tables] = {}
         check_place(path)
         if (path / FILE_NAME).exists():
             there = read_manifest(path)
-            refuse_other_spec(path, there, manifest)
+            refuse_other_spec(path, there, with_tables(manifest, tables_of(there)))
             if is_whole(path, there):
                 self.manifest = there
                 remove_abandoned(path / SCRATCH)  # of a writer that was killed right after the seal
@@ -95,7 +112,7 @@ class StoreWriter:
             manifest = wanted
         except FileExistsError:
             manifest = read_manifest(self.path)
-            refuse_other_spec(self.path, manifest, wanted)
+            refuse_other_spec(self.path, manifest, with_tables(wanted, tables_of(manifest)))
         if manifest.state == "sealed" or manifest.sealed_as is not None:
             mended = mending(manifest, _pending(self.path, manifest))
             if mended != manifest:
@@ -112,6 +129,43 @@ class StoreWriter:
         assert self._scratch is not None, "a sealed store is not written to"
         return self._scratch.folder
 
+    def uncalibrated(self) -> tuple[str, ...]:
+        """The targets that `calibrate` has to be called for before a unit can be written."""
+        for target in self.manifest.spec.uncalibrated:
+            if has_learned(self.path, target):  # by another writer, or one that was killed right afterwards
+                self._adopt_tables(target)
+        return self.manifest.spec.uncalibrated
+
+    def calibrate(self, target: str, tables: Tables, quality: Quality | None) -> None:
+        """Keep what a target's codec has learned, unless another writer has kept something before: that stays.
+
+        Args:
+            target: Name of the target.
+            tables: Of its codec.
+            quality: Measured on images that did not calibrate it; none: there were none.
+        """
+        with writing(self.path):
+            create_learned(self.path, target, tables, quality, self.scratch)
+        self._adopt_tables(target)
+
+    def _adopt_tables(self, target: str) -> None:
+        """Write the digest of the tables that are there into the manifest."""
+        digest = tables_digest(read_tables(self.path, target))
+        with writing(self.path), locked(self.path):
+            there = read_manifest(self.path)  # another writer may have come further
+            self.manifest = with_tables(there, {target: digest})
+            if self.manifest != there:
+                write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
+
+    def withdraw(self) -> None:
+        """Undo the beginning of a store that is not to be: nothing is calibrated, and nothing else was written."""
+        with writing(self.path), locked(self.path):
+            if read_manifest(self.path).spec.uncalibrated == tuple(self.manifest.spec.targets):
+                for place in (FILE_NAME, *metadata_files(self.manifest)):
+                    (self.path / place).unlink(missing_ok=True)
+                for folder in sorted({(self.path / place).parent for place in metadata_files(self.manifest)})[:0:-1]:
+                    remove_if_empty(folder)
+
     def pending(self) -> list[int]:
         """The blocks that have yet to be computed, in the order to do so.
 
@@ -122,6 +176,17 @@ class StoreWriter:
         blocks = _pending(self.path, self.manifest)
         first = 0 if not blocks or self._scratch.is_alone() else int(self.scratch.name, 16) % len(blocks)
         return blocks[first:] + blocks[:first]
+
+    def tables(self, target: str) -> Tables:
+        """What a target's codec has learned; nothing for one that learns nothing.
+
+        Raises:
+            StoreCorrupt: The tables are not those of the manifest.
+        """
+        if target not in self._tables:
+            digest = self.manifest.spec.targets[target].tables
+            self._tables[target] = {} if digest is None else read_tables(self.path, target, digest)
+        return self._tables[target]
 
     def is_done(self, block: int) -> bool:
         """Whether a unit has been finished, by this writer or another."""
@@ -174,8 +239,9 @@ class StoreWriter:
                 )
             write_index(self.path, index, self.scratch)
             failures = tuple((key, why) for key, why in zip(index["key"], index["reason"], strict=True) if why)
-            self.manifest = sealed(self.manifest, digest, hash_file(self.path / INDEX), failures)
-            write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
+            with locked(self.path):
+                self.manifest = sealed(self.manifest, digest, hash_file(self.path / INDEX), failures)
+                write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
         self.close()
         return self.manifest
 
@@ -232,6 +298,9 @@ class UnitWriter:
         self._capacity = manifest.spec.block_images
         self._images = len(manifest.images_of_block(block))
         self._facts: list[ImageFacts] = []
+        self._codecs = {
+            name: (codec_named(target.codec), writer.tables(name)) for name, target in manifest.spec.targets.items()
+        }
         self._small = {
             (array, view): empty_block(field, self._capacity)
             for array, field in small_arrays(manifest).items()
@@ -267,13 +336,20 @@ class UnitWriter:
             for view in range(self._writer.manifest.views):
                 if facts.reason is None:
                     self._add_view(view, views[view])
-                for target in self._writer.manifest.spec.targets:
-                    valid = facts.reason is None
-                    self._add_row(target, view, latents[target][view] if valid else self._empty_row(target))
+            for target in self._writer.manifest.spec.targets:
+                rows = self._empty_rows(target) if facts.reason else self._encode(target, latents[target])
+                for view, row in enumerate(rows):
+                    self._add_row(target, view, row)
         self._facts.append(facts)
 
-    def _empty_row(self, target: str) -> Float16[np.ndarray, "token width"]:
-        return np.zeros(row_shape(self._writer.manifest, target), dtype=np.float16)
+    def _encode(self, target: str, latents: Float16[np.ndarray, "view token width"]) -> np.ndarray:
+        """The rows as they are stored. They are made of float16 numbers, as if they had been stored so before."""
+        codec, tables = self._codecs[target]
+        return codec.encode(latents.astype(np.float16, copy=False), tables).stored()
+
+    def _empty_rows(self, target: str) -> np.ndarray:
+        row = self._writer.manifest.spec.targets[target].row_type
+        return np.zeros((self._writer.manifest.views, *row.stored_shape), dtype=row.dtype)
 
     def _add_view(self, view: int, rendered: RenderedView) -> None:
         values = {name: getattr(rendered.view, name) for name in rendered.view.__dataclass_fields__}
@@ -285,8 +361,8 @@ class UnitWriter:
         for name in VIEW_FIELDS:
             self._small[f"views/{name}", view][len(self._facts)] = values[name]
 
-    def _add_row(self, target: str, view: int, row: Float16[np.ndarray, "token width"]) -> None:
-        data = row.astype("<f2", copy=False).tobytes()
+    def _add_row(self, target: str, view: int, row: np.ndarray) -> None:
+        data = little_endian(row).tobytes()
         checksum = self._shards[target, view].append(data)
         self._small[checksum_path(target), view][len(self._facts)] = checksum
 

@@ -7,7 +7,7 @@ uncompressed and followed by their crc32c; arrays begin [view, image, ...].
 import json
 from typing import Any
 
-from caev2.store.layout import codes_path, row_shape, small_arrays
+from caev2.store.layout import codes_path, small_arrays
 from caev2.store.manifest import Manifest
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -19,8 +19,9 @@ def array_metadata(manifest: Manifest) -> dict[str, bytes]:
     groups = ["", "targets", "views", *(f"targets/{name}" for name in manifest.spec.targets)]
     files = {path: group() for path in groups}
     for target in manifest.spec.targets:
-        shape = (manifest.views, manifest.images, *row_shape(manifest, target))
-        files[codes_path(target)] = sharded(shape, "float16", manifest.spec.block_images)
+        row = manifest.spec.targets[target].row_type
+        shape = (manifest.views, manifest.images, *row.stored_shape)
+        files[codes_path(target)] = sharded(shape, row.dtype, manifest.spec.block_images)
     for path, field in small_arrays(manifest).items():
         shape = (manifest.views, manifest.images, *field.shape)
         files[path] = chunked(shape, field.dtype, manifest.spec.block_images)
@@ -40,6 +41,11 @@ def group() -> bytes:
 def chunked(shape: tuple[int, ...], dtype: str, block_images: int) -> bytes:
     """A small array: one chunk holds one view of one block."""
     return _encode(_array(shape, dtype, (1, block_images, *shape[2:]), [_BYTES, _CRC32C]))
+
+
+def whole(shape: tuple[int, ...], dtype: str) -> bytes:
+    """An array in one chunk."""
+    return _encode(_array(shape, dtype, shape, [_BYTES, _CRC32C]))
 
 
 def sharded(shape: tuple[int, ...], dtype: str, block_images: int) -> bytes:

@@ -22,11 +22,11 @@ import sys, time
 from caev2.pretrain import run as stage
 from tests.made_up_pretrain import PRETRAIN
 inner = stage.train_step
-def step(model, optimizer, batch, **options):
+def step(model, optimizer, batch, decoder, **options):
     if batch.step == 4:
         print("at step 4", flush=True)
         sys.stdin.read()
-    return inner(model, optimizer, batch, **options)
+    return inner(model, optimizer, batch, decoder, **options)
 stage.train_step = step
 stage.pretrain(sys.argv[1] + "/store", sys.argv[2], PRETRAIN, images=sys.argv[1] + "/images")
 """
@@ -58,10 +58,10 @@ from caev2.pretrain import run as stage
 from caev2.recipe import override
 from tests.made_up_pretrain import PRETRAIN
 inner = stage.train_step
-def step(model, optimizer, batch, **options):
+def step(model, optimizer, batch, decoder, **options):
     if batch.step == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return inner(model, optimizer, batch, **options)
+    return inner(model, optimizer, batch, decoder, **options)
 stage.train_step = step
 recipe = override(PRETRAIN, ["workers=2"])
 stage.pretrain(sys.argv[1] + "/store", sys.argv[2], recipe, images=sys.argv[1] + "/images")

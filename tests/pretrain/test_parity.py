@@ -79,7 +79,8 @@ def test_twenty_training_steps_follow_the_published_trajectory(oracle):
     for step in range(schedule.total_steps):
         images, mask = oracle["input/images"].roll(step, -1), oracle["input/mask"].roll(step, 1)
         lr = schedule.lr_at(step)
-        figures = update(model, optimizer, batch_of(oracle, mask), images, lr=lr, clip_norm=training["clip_grad"])
+        batch = batch_of(oracle, mask)
+        figures = update(model, optimizer, batch, images, batch.targets, lr=lr, clip_norm=training["clip_grad"])
         for name, value in (("loss", figures.alignment.loss), ("grad_norm", figures.grad_norm), ("lr", lr)):
             followed[name].append(float(value))
     for name, values in followed.items():

@@ -213,10 +213,10 @@ from caev2.pretrain import run as stage
 from caev2.pretrain.signals import Interrupted
 from tests.made_up_pretrain import PRETRAIN
 inner = stage.train_step
-def step(model, optimizer, batch, **options):
+def step(model, optimizer, batch, decoder, **options):
     if batch.step == 4:
         os.kill(os.getpid(), signal.SIGTERM)
-    return inner(model, optimizer, batch, **options)
+    return inner(model, optimizer, batch, decoder, **options)
 stage.train_step = step
 try:
     stage.pretrain(sys.argv[1] + "/store", sys.argv[2], PRETRAIN, images=sys.argv[1] + "/images")

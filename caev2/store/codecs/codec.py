@@ -18,6 +18,9 @@ from jaxtyping import Float, Float16, Float32, UInt8
 Tables = Mapping[str, np.ndarray]
 """What a codec learned from calibration rows, by name; stored beside the codes."""
 
+NORM_BYTES = 2
+"""Of a token's norm, float16 in little-endian order."""
+
 CLASS, PATCH = 0, 1
 """The kinds of tokens, and the first axis of `mean` and `scale`."""
 
@@ -34,10 +37,16 @@ class RowType:
     """Whether a float16 norm per token is stored beside them."""
 
     @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Of a row as it lies on disk: the two bytes of a token's norm follow its codes."""
+        tokens, numbers = self.shape
+        return tokens, numbers + (NORM_BYTES if self.has_norms else 0)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one stored row, codes and norms together."""
-        tokens, numbers = self.shape
-        return tokens * (numbers * np.dtype(self.dtype).itemsize + (2 if self.has_norms else 0))
+        tokens, numbers = self.stored_shape
+        return tokens * numbers * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,21 @@ class Encoded:
     codes: Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"]
     norms: Float16[np.ndarray, "row token"] | None
     """None where the codec does not normalise."""
+
+    def stored(self) -> Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"]:
+        """The rows as they lie on disk, each token's norm behind its codes."""
+        if self.norms is None:
+            return self.codes
+        norms = np.ascontiguousarray(self.norms, dtype="<f2")[..., None].view(np.uint8)
+        return np.concatenate([self.codes, norms], axis=-1)
+
+
+def encoded_of(stored: Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"]) -> Encoded:
+    """Codes and norms of rows as they lie on disk; bytes have norms, numbers have none."""
+    if stored.dtype != np.uint8:
+        return Encoded(stored, None)
+    norms = np.ascontiguousarray(stored[..., -NORM_BYTES:]).view("<f2")[..., 0]
+    return Encoded(stored[..., :-NORM_BYTES], norms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +127,12 @@ class DecodePlan:
         latents *= norms.astype(np.float32)[..., None]
         return latents
 
+    def decode_stored(self, rows: UInt8[np.ndarray, "row token byte"]) -> Float32[np.ndarray, "row token width"]:
+        """Rows as they lie on disk as latents."""
+        encoded = encoded_of(rows)
+        assert encoded.norms is not None
+        return self.decode(encoded.codes, encoded.norms)
+
 
 def per_token(by_kind: Float32[np.ndarray, "2 channel"], tokens: int) -> Float32[np.ndarray, "token channel"]:
     """The class token's line once, the patches' line for every other token."""
@@ -116,6 +146,11 @@ class Codec(Protocol):
     @property
     def name(self) -> str:
         """The name that `catalog.codec_named` finds it by."""
+        ...
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has tables, and has to be fitted before it encodes."""
         ...
 
     def row_type(self, tokens: int, width: int) -> RowType:

@@ -17,6 +17,11 @@ class Float16Codec:
 
     name: str = "float16"
 
+    @property
+    def learns(self) -> bool:
+        """There is nothing to learn."""
+        return False
+
     def row_type(self, tokens: int, width: int) -> RowType:
         """The latents themselves."""
         return RowType(dtype="float16", shape=(tokens, width), has_norms=False)
@@ -29,7 +34,7 @@ class Float16Codec:
     def encode(self, rows: Float[np.ndarray, "row token width"], tables: Tables) -> Encoded:
         """Round to float16; see `codec.Codec.encode`."""
         check_tables(self.name, tables, {})
-        wrong = ~(np.abs(rows) < NORM_LIMIT)
+        wrong = ~(np.abs(rows) < np.float32(NORM_LIMIT))
         if wrong.any():
             row, token, channel = (int(place) for place in np.argwhere(wrong)[0])
             raise StoreError(

@@ -21,6 +21,11 @@ class Int8Codec:
 
     name: str = "int8"
 
+    @property
+    def learns(self) -> bool:
+        """Its tables."""
+        return True
+
     def row_type(self, tokens: int, width: int) -> RowType:
         """A byte a number and a norm a token."""
         return RowType(dtype="uint8", shape=(tokens, width), has_norms=True)

@@ -49,6 +49,11 @@ class KltCodec:
         """`klt`, or `klt:BYTES`."""
         return "klt" if self.token_bytes is None else f"klt:{self.token_bytes}"
 
+    @property
+    def learns(self) -> bool:
+        """Its tables."""
+        return True
+
     def row_type(self, tokens: int, width: int) -> RowType:
         """The bytes asked for, even if fewer would do, and a norm a token."""
         return RowType(dtype="uint8", shape=(tokens, self._bytes(width)), has_norms=True)

@@ -23,6 +23,11 @@ class Lloyd4Codec:
 
     name: str = "lloyd4"
 
+    @property
+    def learns(self) -> bool:
+        """Its tables."""
+        return True
+
     def row_type(self, tokens: int, width: int) -> RowType:
         """Channel 2j in the low bits of byte j, channel 2j+1 in the high ones, and a norm a token."""
         return RowType(dtype="uint8", shape=(tokens, packed_bytes(width, _BITS)), has_norms=True)

@@ -38,6 +38,11 @@ class PqCodec:
         """`pq`, or `pq:BYTES`."""
         return "pq" if self.token_bytes is None else f"pq:{self.token_bytes}"
 
+    @property
+    def learns(self) -> bool:
+        """Its tables."""
+        return True
+
     def row_type(self, tokens: int, width: int) -> RowType:
         """A byte a group and a norm a token."""
         return RowType(dtype="uint8", shape=(tokens, self._groups(width)), has_norms=True)

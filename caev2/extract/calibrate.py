@@ -1,0 +1,129 @@
+"""The first work of an extraction: the teacher over a few images, so that the codec can learn and be judged.
+
+Which images those are is a function of seed and keys over the whole source (`store.calibration`), and of each the
+first view is used. The tables are written once; whoever extracts into the store, now or later, uses them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caev2.errors import StoreMismatch
+from caev2.extract.latents import are_storable, latents_of_unit
+from caev2.extract.prepare import prepare_images
+from caev2.extract.recipes import ExtractRecipe
+from caev2.extract.teacher import Teacher
+from caev2.progress import Progress
+from caev2.store.calibration import choose_images, fit_codec, measure, refuse_unfaithful
+from caev2.store.codecs.catalog import codec_named
+from caev2.store.images import ImageSource
+from caev2.store.manifest import TargetSpec
+from caev2.store.quality import FLOORS, QualityFloor
+from caev2.store.reader import Store
+from caev2.store.writer import StoreWriter
+
+
+def calibrate(
+    writer: StoreWriter,
+    source: ImageSource,
+    recipe: ExtractRecipe,
+    teacher: Teacher,
+    *,
+    tables_of: Path | None,
+    device: str,
+    progress: Progress,
+) -> None:
+    """Give every target of a store the tables of its codec, unless it has them.
+
+    Args:
+        writer: Of the store.
+        source: All images.
+        recipe: Views, codec and floor.
+        teacher: The frozen model.
+        tables_of: A store whose tables are taken; they are judged all the same. None: they are learned.
+        device: Where the teacher runs.
+        progress: Who is told.
+
+    Raises:
+        StoreError: A codec is not faithful enough.
+        StoreMismatch: The store `tables_of` has no tables for these targets, or this one has others.
+    """
+    if tables_of is not None:
+        _refuse_other_tables(writer, Store(tables_of))
+    if not (wanted := writer.uncalibrated()):
+        return
+    chosen = choose_images(source.keys, recipe.views.seed)
+    calibrating = () if tables_of is not None else chosen.calibrate
+    numbers = sorted({*calibrating, *chosen.held_out})
+    rows = _latents(source, numbers, recipe, teacher, device, progress)
+    for name in wanted:
+        target = writer.manifest.spec.targets[name]
+        codec = codec_named(target.codec)
+        fitted, judged = (_rows_of(rows[target.tap], images) for images in (calibrating, chosen.held_out))
+        progress.say(f"extract: calibrating {target.codec} on {len(fitted):,} rows, judging it on {len(judged):,}")
+        if tables_of is None:
+            tables, quality = fit_codec(codec, fitted, judged)
+        else:
+            tables = Store(tables_of).tables(_twin(target, Store(tables_of)))
+            quality = measure(codec, tables, judged)
+        floor = recipe.floor.over(FLOORS.get(target.codec, QualityFloor()))
+        refuse_unfaithful(f"{target.codec} on {name!r}", floor, quality)
+        if quality is None:
+            progress.warn(f"{target.codec} was not judged: no image is left that did not calibrate it.")
+        writer.calibrate(name, tables, quality)
+
+
+def _latents(
+    source: ImageSource,
+    numbers: Sequence[int],
+    recipe: ExtractRecipe,
+    teacher: Teacher,
+    device: str,
+    progress: Progress,
+) -> dict[str, dict[int, np.ndarray]]:
+    """The first view's row of some images, by tap and number; undecodable images have none."""
+    found: dict[str, dict[int, np.ndarray]] = {tap: {} for tap in recipe.taps}
+    progress.start("calibrate", len(numbers))
+    prepared = prepare_images(source, numbers, recipe.views, 1, recipe.workers)
+    for image, latents in latents_of_unit(prepared, teacher, recipe.taps, recipe.teacher_batch, device):
+        if image.views and are_storable(latents):
+            for tap, rows in latents.items():
+                found[tap][image.number] = rows[0]
+        progress.advance(1)
+    progress.finish()
+    return found
+
+
+def _rows_of(found: dict[int, np.ndarray], images: Sequence[int]) -> np.ndarray:
+    """The rows of some images, in order; it may be none."""
+    rows = [found[image] for image in images if image in found]
+    return np.stack(rows) if rows else np.zeros((0, 1, 1), np.float16)
+
+
+def _refuse_other_tables(writer: StoreWriter, other: Store) -> None:
+    for target in writer.manifest.spec.targets.values():
+        if not codec_named(target.codec).learns:
+            continue
+        theirs = other.manifest.spec.targets[_twin(target, other)].tables
+        if target.tables not in (None, theirs):
+            raise StoreMismatch(
+                f"{writer.path} has tables of its own already ({target.tables}), {other.path} others ({theirs}). Go on "
+                "without --calibration, or give another path for the new store."
+            )
+
+
+def _twin(target: TargetSpec, other: Store) -> str:
+    """The target of another store whose tables fit: of the same teacher, tap and codec.
+
+    Raises:
+        StoreMismatch: There is none.
+    """
+    for name, theirs in other.manifest.spec.targets.items():
+        same_teacher = theirs.teacher["sha256"] == target.teacher["sha256"]
+        if same_teacher and (theirs.tap, theirs.codec, theirs.width) == (target.tap, target.codec, target.width):
+            return name
+    raise StoreMismatch(
+        f"{other.path} has no tables of {target.codec} for tap {target.tap!r} of the teacher {target.teacher['name']} "
+        f"(sha256 {target.teacher['sha256'][:12]}...). Give --calibration a store of the same teacher, tap and codec."
+    )
