@@ -16,6 +16,7 @@ from caev2.pretrain.recipes import RECIPES as PRETRAIN_RECIPES
 from caev2.recipe import load, override
 from caev2.store.layout import CHECKSUM, VIEW_FIELDS, shard_path, unit_path
 from caev2.store.manifest import FILE_NAME, read_manifest
+from caev2.store.reader import Store
 from tests.store.made_up import BLOCK, DAMAGED, IMAGES, VIEWS, make_images, make_latents, write_store
 
 ROOT = Path(__file__).parents[1]
@@ -150,6 +151,14 @@ def test_the_decoder_of_the_page_reads_what_was_written(store, page):
             assert np.array_equal(row, latents[image, view]), (view, image)
         with pytest.raises(AssertionError, match="could not be decoded"):
             page["read_row"](store, "projected", view, DAMAGED)
+
+
+@pytest.mark.parametrize("codec", ["int8", "lloyd4", "klt:3", "pq:2"])
+def test_the_decoder_of_the_page_decodes_as_the_store_does(codec, page, tmp_path):
+    path = write_store(tmp_path / "store", make_images(tmp_path / "images"), make_latents(), codec)
+    for image in set(range(IMAGES)) - {DAMAGED}:
+        row = page["read_row"](path, "projected", 1, image)
+        np.testing.assert_allclose(row, Store(path).read_rows("projected", 1, [image])[0], rtol=1e-5, atol=1e-6)
 
 
 def test_the_decoder_of_the_page_notices_exchanged_shards(store, page):

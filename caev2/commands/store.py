@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,8 +36,21 @@ def store_info(store: Path, as_json: bool) -> None:
     for name, target in targets.items():
         teacher = target.pop("teacher")
         target["bytes"] = say_bytes(target["bytes"])
+        target |= _say_quality(target.pop("quality"))
         target["teacher"] = f"{teacher['name']}, {teacher['precision']}, sha256 {teacher['sha256'][:16]}..."
         print_facts(f"Target {name}", target)
+
+
+def _say_quality(quality: dict[str, Any] | None) -> dict[str, str]:
+    """One line for each kind of token; none where nothing is lost."""
+    return {
+        kind.replace("_", " "): (
+            f"relative error {figures['relative_error']:.2g}, centred cosine {figures['centred_cosine_mean']:.4f} "
+            f"(1st percentile {figures['centred_cosine_p1']:.4f}), on {figures['tokens']:,} tokens held out"
+        )
+        for kind, figures in (quality or {}).items()
+        if figures is not None and figures["relative_error"] is not None
+    }
 
 
 @store.command("verify", epilog=example("store verify photographs.caev2 --images photographs"))

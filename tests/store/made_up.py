@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from caev2.store.calibration import fit_codec
+from caev2.store.codecs.catalog import codec_named
 from caev2.store.decode import decode_rgb
 from caev2.store.images import ImageSource, open_images
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
@@ -37,8 +39,8 @@ def make_latents() -> np.ndarray:
     return values
 
 
-def manifest_of(source: ImageSource, **changes) -> Manifest:
-    target = TargetSpec(teacher=TEACHER, tap="projected", tokens=TOKENS, width=WIDTH)
+def manifest_of(source: ImageSource, codec: str = "float16", **changes) -> Manifest:
+    target = TargetSpec(teacher=TEACHER, tap="projected", tokens=TOKENS, width=WIDTH, codec=codec)
     spec = {"views": ViewSettings(size_px=32), "targets": {"projected": target}, "block_images": BLOCK}
     return Manifest(
         spec=StoreSpec(**{**spec, **changes}),
@@ -66,8 +68,12 @@ def write_unit(writer: StoreWriter, block: int, source: ImageSource, latents: np
         unit.finish()
 
 
-def write_store(path: Path, source: ImageSource, latents: np.ndarray) -> Path:
-    writer = StoreWriter(path, manifest_of(source))
+def write_store(path: Path, source: ImageSource, latents: np.ndarray, codec: str = "float16") -> Path:
+    """A sealed store; a codec that learns is calibrated on the first view of all images but two."""
+    writer = StoreWriter(path, manifest_of(source, codec))
+    for target in writer.uncalibrated():
+        rows = np.delete(latents[:, 0], DAMAGED, axis=0)
+        writer.calibrate(target, *fit_codec(codec_named(codec), rows[:-2], rows[-2:]))
     for block in writer.pending():
         write_unit(writer, block, source, latents)
     writer.seal(source.keys, source.paths, source.labels)
