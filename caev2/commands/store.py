@@ -3,11 +3,28 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from caev2.commands.invocation import REFUSED, bars, example, json_option, list_failures, print_result, quiet_option
+from caev2.commands.invocation import (
+    REFUSED,
+    bars,
+    device_option,
+    example,
+    json_option,
+    list_failures,
+    pick_device,
+    print_result,
+    quiet_option,
+)
+from caev2.commands.store_show import store_show
+from caev2.errors import ConfigError
+
+if TYPE_CHECKING:
+    from caev2.extract.recheck import Recheck
+    from caev2.store.reader import Store
+    from caev2.store.replay import ViewReplay
 
 
 @click.group(epilog=example("store info photographs.caev2"))
@@ -56,20 +73,38 @@ def _say_quality(quality: dict[str, Any] | None) -> dict[str, str]:
 @store.command("verify", epilog=example("store verify photographs.caev2 --images photographs"))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--images", type=click.Path(path_type=Path), default=None, help="Also compare the pixels of every view.")
+@click.option("--teacher", "rows", type=click.IntRange(1), default=None, help="Also run the teacher again on N rows.")
+@click.option("--weights", default=None, help="Name of the teacher, where its weights lie in a file.")
 @json_option
 @quiet_option
-def store_verify(store: Path, images: Path | None, as_json: bool, quiet: bool) -> None:
+@device_option
+def store_verify(
+    store: Path,
+    images: Path | None,
+    rows: int | None,
+    weights: str | None,
+    as_json: bool,
+    quiet: bool,
+    device: str | None,
+) -> None:
     """Compare every file with its digest, every row with its checksum; exit 2 if anything differs."""
     from caev2.store.images import open_images
     from caev2.store.reader import Store
     from caev2.store.replay import ViewReplay
     from caev2.store.verify import verify_images, verify_store
 
+    if rows is not None and images is None:
+        raise ConfigError("--teacher needs the pixels: give --images the folder that the store was extracted from.")
     opened = Store(store, allow_unsealed=True)
     source = None if images is None else open_images(images)
     report = dataclasses.asdict(verify_store(opened, bars(quiet)))
     if source is not None and not report["problems"]:
         report["problems"] = verify_images(opened, ViewReplay(opened, source), bars(quiet))
+        if rows is not None and not report["problems"]:
+            again = _run_teacher_again(opened, ViewReplay(opened, source), rows, weights, pick_device(device), quiet)
+            report["problems"] = tuple(problem for one in again for problem in one.problems)
+            for one in again:
+                report[f"teacher again, {one.target}"] = dataclasses.asdict(one) if as_json else _say_again(one)
     report["state"] = opened.manifest.state
     problems = report["problems"]
     if not as_json:
@@ -79,3 +114,27 @@ def store_verify(store: Path, images: Path | None, as_json: bool, quiet: bool) -
         click.echo(f"  {problem}", err=True)
     if problems:
         sys.exit(REFUSED)
+
+
+def _run_teacher_again(
+    store: "Store", replay: "ViewReplay", rows: int, weights: str | None, device: str, quiet: bool
+) -> "list[Recheck]":
+    """Each target beside what its teacher says now."""
+    from caev2.eval.subjects import load_recorded_teacher
+    from caev2.extract.recheck import recheck
+
+    found = []
+    for name, target in sorted(store.manifest.spec.targets.items()):
+        teacher = load_recorded_teacher(target.teacher, device, () if weights is None else (weights,))
+        found.append(recheck(store, replay, name, teacher, rows, device=device, progress=bars(quiet)))
+    return found
+
+
+def _say_again(again: "Recheck") -> str:
+    return (
+        f"{again.rows} rows; cosine of class tokens {again.class_cosine_mean:.5f}, at least "
+        f"{again.class_cosine_min:.5f}; of patches {again.patch_cosine_mean:.5f}, at least {again.patch_cosine_min:.5f}"
+    )
+
+
+store.add_command(store_show)

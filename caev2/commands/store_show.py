@@ -1,0 +1,40 @@
+"""`caev2 store show`: a store as a picture."""
+
+from pathlib import Path
+
+import click
+
+from caev2.commands.invocation import example, json_option, print_result
+
+
+@click.command("show", epilog=example("store show photographs.caev2 --images photographs"))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), required=True, help="What the store was extracted from.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("store.png"), show_default=True, help="A PNG file."
+)
+@click.option("--target", default=None, help="Which target; without it, the only one or the first by name.")
+@click.option("--count", type=click.IntRange(1, 64), default=6, show_default=True, help="Images.")
+@click.option("--views", type=click.IntRange(1), default=2, show_default=True, help="Views of each, from the first on.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Other images.")
+@json_option
+def store_show(
+    store: Path, images: Path, out: Path, target: str | None, count: int, views: int, seed: int, as_json: bool
+) -> None:
+    """Draw crops of a STORE beside the principal components of their targets."""
+    from caev2.eval.store_picture import choose_shown, draw_store
+    from caev2.store.disk import writing
+    from caev2.store.images import open_images
+    from caev2.store.reader import Store
+    from caev2.store.replay import ViewReplay
+
+    opened = Store(store)
+    replay = ViewReplay(opened, open_images(images))
+    shown = choose_shown(opened, count, seed)
+    target = target or sorted(opened.manifest.spec.targets)[0]
+    with writing(out):
+        draw_store(opened, replay, target, shown, range(min(views, opened.views)), out)
+    facts = {"picture": str(out), "target": target, "images": [opened.keys[image] for image in shown]}
+    if not as_json:
+        facts["images"] = ", ".join(facts["images"])
+    print_result(facts, as_json, f"Drew {store}")
