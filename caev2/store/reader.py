@@ -27,6 +27,7 @@ from caev2.store.layout import (
     checksum_path,
     chunk_path,
     shard_path,
+    small_arrays,
     unit_path,
 )
 from caev2.store.learned import read_tables
@@ -236,6 +237,10 @@ class Store:
         """One field of `layout.VIEW_FIELDS` for one view of one image."""
         block, local = divmod(image, self.manifest.spec.block_images)
         return self._block(f"views/{field}", VIEW_FIELDS[field], view, block)[local]
+
+    def small_array(self, array: str, view: int, block: int) -> np.ndarray:
+        """One view of one block of a small array, by its path (`layout.small_arrays`); compared with its digest."""
+        return self._block(array, small_arrays(self.manifest)[array], view, block)
 
     def _block(self, array: str, field: FieldType, view: int, block: int) -> np.ndarray:
         """One view of one block of a small array; those of one view are kept at a time."""
