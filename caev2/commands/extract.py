@@ -24,6 +24,12 @@ from caev2.commands.invocation import (
 @click.option("--views", type=int, default=None, help="Views of each image.")
 @click.option("--codec", default=None, help="How rows are stored: float16, int8, lloyd4, klt, pq, or auto.")
 @click.option(
+    "--crops",
+    type=click.Choice(["none", "jpeg", "raw"]),
+    default=None,
+    help="Keep the crops in the store: training then needs no images.",
+)
+@click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     default=None,
@@ -39,6 +45,7 @@ def extract(
     teacher: str | None,
     views: int | None,
     codec: str | None,
+    crops: str | None,
     calibration: Path | None,
     dry_run: bool,
     settings: tuple[str, ...],
@@ -58,6 +65,8 @@ def extract(
     chosen = override(load(recipe, RECIPES), settings)
     named = {"teacher": teacher, "view_count": views, "codec": codec}
     chosen = dataclasses.replace(chosen, **{name: value for name, value in named.items() if value is not None})
+    if crops is not None:
+        chosen = dataclasses.replace(chosen, crops=None if crops == "none" else crops)
     if dry_run:
         where, source = pick_device(device), open_images(images)
         read_store_there(source, store, chosen, teacher=None, device=where)

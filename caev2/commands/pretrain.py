@@ -20,7 +20,12 @@ from caev2.commands.invocation import (
 @click.command(epilog=example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), default=None, help="What the store was extracted from.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="What the store was extracted from; a store that keeps its crops needs none.",
+)
 @click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
 @click.option("--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True)
 @click.option(
@@ -46,7 +51,6 @@ def pretrain(
     device: str | None,
 ) -> None:
     """Train a student against the targets in STORE, without loading a teacher; checkpoints and log go to RUN."""
-    from caev2.errors import ConfigError
     from caev2.pretrain.plan import plan
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import pretrain as stage
@@ -59,8 +63,6 @@ def pretrain(
     if dry_run:
         print_result(plan(chosen, opened, run), as_json, f"{run} would be")
         return
-    if images is None:
-        raise ConfigError(f"{store} holds targets but no pixels. Give --images, the folder it was extracted from.")
     try:
         result = stage(
             opened,

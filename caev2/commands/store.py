@@ -19,12 +19,11 @@ from caev2.commands.invocation import (
     quiet_option,
 )
 from caev2.commands.store_show import store_show
-from caev2.errors import ConfigError
 
 if TYPE_CHECKING:
     from caev2.extract.recheck import Recheck
+    from caev2.store.crops import Crops
     from caev2.store.reader import Store
-    from caev2.store.replay import ViewReplay
 
 
 @click.group(epilog=example("store info photographs.caev2"))
@@ -90,21 +89,20 @@ def store_verify(
     """Compare every file with its digest, every row with its checksum; exit 2 if anything differs."""
     from caev2.store.images import open_images
     from caev2.store.reader import Store
-    from caev2.store.replay import ViewReplay
+    from caev2.store.replay import ViewReplay, open_crops
     from caev2.store.verify import verify_images, verify_store
 
-    if rows is not None and images is None:
-        raise ConfigError("--teacher needs the pixels: give --images the folder that the store was extracted from.")
     opened = Store(store, allow_unsealed=True)
     source = None if images is None else open_images(images)
+    crops = open_crops(opened, source) if rows is not None else None
     report = dataclasses.asdict(verify_store(opened, bars(quiet)))
     if source is not None and not report["problems"]:
         report["problems"] = verify_images(opened, ViewReplay(opened, source), bars(quiet))
-        if rows is not None and not report["problems"]:
-            again = _run_teacher_again(opened, ViewReplay(opened, source), rows, weights, pick_device(device), quiet)
-            report["problems"] = tuple(problem for one in again for problem in one.problems)
-            for one in again:
-                report[f"teacher again, {one.target}"] = dataclasses.asdict(one) if as_json else _say_again(one)
+    if crops is not None and rows is not None and not report["problems"]:
+        again = _run_teacher_again(opened, crops, rows, weights, pick_device(device), quiet)
+        report["problems"] = tuple(problem for one in again for problem in one.problems)
+        for one in again:
+            report[f"teacher again, {one.target}"] = dataclasses.asdict(one) if as_json else _say_again(one)
     report["state"] = opened.manifest.state
     problems = report["problems"]
     if not as_json:
@@ -117,7 +115,7 @@ def store_verify(
 
 
 def _run_teacher_again(
-    store: "Store", replay: "ViewReplay", rows: int, weights: str | None, device: str, quiet: bool
+    store: "Store", crops: "Crops", rows: int, weights: str | None, device: str, quiet: bool
 ) -> "list[Recheck]":
     """Each target beside what its teacher says now."""
     from caev2.eval.subjects import load_recorded_teacher
@@ -126,7 +124,7 @@ def _run_teacher_again(
     found = []
     for name, target in sorted(store.manifest.spec.targets.items()):
         teacher = load_recorded_teacher(target.teacher, device, () if weights is None else (weights,))
-        found.append(recheck(store, replay, name, teacher, rows, device=device, progress=bars(quiet)))
+        found.append(recheck(store, crops, name, teacher, rows, device=device, progress=bars(quiet)))
     return found
 
 

@@ -9,7 +9,9 @@ from caev2.commands.invocation import example, json_option, print_result
 
 @click.command("show", epilog=example("store show photographs.caev2 --images photographs"))
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), required=True, help="What the store was extracted from.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="What the store was extracted from, unless it keeps its crops."
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("store.png"), show_default=True, help="A PNG file."
 )
@@ -19,21 +21,21 @@ from caev2.commands.invocation import example, json_option, print_result
 @click.option("--seed", type=int, default=0, show_default=True, help="Other images.")
 @json_option
 def store_show(
-    store: Path, images: Path, out: Path, target: str | None, count: int, views: int, seed: int, as_json: bool
+    store: Path, images: Path | None, out: Path, target: str | None, count: int, views: int, seed: int, as_json: bool
 ) -> None:
     """Draw crops of a STORE beside the principal components of their targets."""
     from caev2.eval.store_picture import choose_shown, draw_store
     from caev2.store.disk import writing
     from caev2.store.images import open_images
     from caev2.store.reader import Store
-    from caev2.store.replay import ViewReplay
+    from caev2.store.replay import open_crops
 
     opened = Store(store)
-    replay = ViewReplay(opened, open_images(images))
+    crops = open_crops(opened, None if images is None else open_images(images))
     shown = choose_shown(opened, count, seed)
     target = target or sorted(opened.manifest.spec.targets)[0]
     with writing(out):
-        draw_store(opened, replay, target, shown, range(min(views, opened.views)), out)
+        draw_store(opened, crops, target, shown, range(min(views, opened.views)), out)
     facts = {"picture": str(out), "target": target, "images": [opened.keys[image] for image in shown]}
     if not as_json:
         facts["images"] = ", ".join(facts["images"])

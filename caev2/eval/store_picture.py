@@ -10,9 +10,9 @@ from torch import Tensor
 from caev2.errors import StoreMismatch
 from caev2.eval.pca import joint_rgb
 from caev2.eval.plots import plot_grid
+from caev2.store.crops import Crops
 from caev2.store.draws import Draws
 from caev2.store.reader import Store
-from caev2.store.replay import ViewReplay
 
 
 def choose_shown(store: Store, count: int, seed: int = 0) -> list[int]:
@@ -23,7 +23,7 @@ def choose_shown(store: Store, count: int, seed: int = 0) -> list[int]:
 
 
 def draw_store(
-    store: Store, replay: ViewReplay, target: str, images: Sequence[int], views: Sequence[int], path: Path
+    store: Store, crops: Crops, target: str, images: Sequence[int], views: Sequence[int], path: Path
 ) -> Path:
     """A line for each image; for each view its crop, and its target's patches as colours.
 
@@ -31,7 +31,7 @@ def draw_store(
 
     Args:
         store: Whose rows.
-        replay: Makes the crops.
+        crops: Its pixels.
         target: Name of the target.
         images: Numbers of the images.
         views: Which views.
@@ -48,7 +48,7 @@ def draw_store(
     latents = {f"target, view {view}": _grid(store, target, view, images) for view in views}
     colours, columns = joint_rgb(latents), {}
     for view in views:
-        columns[f"crop, view {view}"] = np.stack([replay.crop(view, image) for image in images])
+        columns[f"crop, view {view}"] = np.stack([crops.crop(view, image) for image in images])
         columns[f"target, view {view}"] = colours[f"target, view {view}"]
     return plot_grid(columns, [_short(store.keys[image]) for image in images], path)
 

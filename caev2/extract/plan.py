@@ -90,6 +90,7 @@ def _known_facts(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher | 
         "targets": ", ".join(sorted(targets)),
         "block_images": recipe.block_images,
         "teacher_batch": recipe.teacher_batch,
+        "crops": recipe.crops,
         **flatten({"views": to_mapping(recipe.views)}),
         **{f"targets.{target}.tap": tap for target, tap in targets.items()},
         **{f"targets.{target}.codec": codec for target in targets},
@@ -134,6 +135,7 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
         targets=targets,
         block_images=recipe.block_images,
         teacher_batch=recipe.teacher_batch,
+        crops=recipe.crops,
     )
     return Manifest(
         spec=spec,
@@ -152,7 +154,7 @@ def plan(source: ImageSource, store: Path, recipe: ExtractRecipe, teacher: Teach
     if done:
         manifest = with_tables(manifest, tables_of(read_manifest(store)))
     targets = manifest.spec.targets
-    row_bytes = _VIEW_BYTES + sum(target.row_bytes for target in targets.values())
+    row_bytes = _VIEW_BYTES + _crop_bytes(recipe) + sum(target.row_bytes for target in targets.values())
     chosen = choose_images(source.keys, recipe.views.seed) if manifest.spec.uncalibrated else None
     missing = manifest.views * sum(
         len(manifest.images_of_block(block))
@@ -172,6 +174,11 @@ def plan(source: ImageSource, store: Path, recipe: ExtractRecipe, teacher: Teach
         codec=recipe.codec_for(len(source)),
         calibration_rows=0 if chosen is None else len(chosen.calibrate) + len(chosen.held_out),
     )
+
+
+def _crop_bytes(recipe: ExtractRecipe) -> int:
+    """Of a kept crop; a JPEG of quality 95 takes about a byte a pixel, more on noise and less on sky."""
+    return {None: 0, "jpeg": 1, "raw": 3}[recipe.crops] * recipe.views.size_px**2
 
 
 _VIEW_BYTES = 680  # parameters, thumbnail, checksums and index entry of a row

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import UInt8
 
 from caev2.errors import ImageUndecodable
+from caev2.store.crops import CropEncoding, as_kept
 from caev2.store.decode import decode_rgb
 from caev2.store.images import ImageSource
 from caev2.store.records import ImageFacts, describe_file
@@ -25,10 +26,12 @@ class PreparedImage:
     facts: ImageFacts
     views: tuple[View, ...]
     crops: UInt8[torch.Tensor, "view size size 3"]
+    kept: tuple[bytes, ...]
+    """The crops as the store keeps them; empty texts where it does not."""
 
     def rendered(self) -> list[RenderedView]:
         """The views with their pixels."""
-        return [RenderedView(view, crop) for view, crop in zip(self.views, self.crops.numpy(), strict=True)]
+        return [RenderedView(*parts) for parts in zip(self.views, self.crops.numpy(), self.kept, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,15 @@ class _Preparation:
     source: ImageSource
     settings: ViewSettings
     view_count: int
+    crops: CropEncoding | None
 
     def prepare(self, image: int) -> PreparedImage:
-        return prepare(self.source, image, self.settings, self.view_count)
+        return prepare(self.source, image, self.settings, self.view_count, self.crops)
 
 
-def prepare(source: ImageSource, image: int, settings: ViewSettings, view_count: int) -> PreparedImage:
+def prepare(
+    source: ImageSource, image: int, settings: ViewSettings, view_count: int, crops: CropEncoding | None = None
+) -> PreparedImage:
     """Read, decode and crop one image. What cannot be decoded becomes facts with a reason.
 
     Raises:
@@ -55,15 +61,21 @@ def prepare(source: ImageSource, image: int, settings: ViewSettings, view_count:
     try:
         pixels = decode_rgb(data, settings.orientation)
     except ImageUndecodable as problem:
-        return PreparedImage(image, describe_file(data, reason=str(problem)), (), none)
+        return PreparedImage(image, describe_file(data, reason=str(problem)), (), none, ())
     facts = describe_file(data, height=pixels.height, width=pixels.width)
     views = tuple(draw_view(settings, source.keys[image], index, pixels) for index in range(view_count))
-    crops = np.stack([render_view(pixels, view, size, settings.interpolation) for view in views])
-    return PreparedImage(image, facts, views, torch.from_numpy(crops))
+    rendered = [as_kept(crops, render_view(pixels, view, size, settings.interpolation)) for view in views]
+    pixels, kept = np.stack([crop for crop, _ in rendered]), tuple(data for _, data in rendered)
+    return PreparedImage(image, facts, views, torch.from_numpy(pixels), kept)
 
 
 def prepare_images(
-    source: ImageSource, images: Iterable[int], settings: ViewSettings, view_count: int, workers: int
+    source: ImageSource,
+    images: Iterable[int],
+    settings: ViewSettings,
+    view_count: int,
+    workers: int,
+    crops: CropEncoding | None = None,
 ) -> Iterator[PreparedImage]:
     """Prepare images in the given order, ahead of their use if there are workers.
 
@@ -73,9 +85,10 @@ def prepare_images(
         settings: How views are drawn.
         view_count: Views of each image.
         workers: Processes; 0: none but this one.
+        crops: How the store keeps crops; the teacher sees them as they are kept.
 
     Raises:
         SourceError: A file cannot be read.
         WorkerDied: A worker was killed.
     """
-    return in_order(_Preparation(source, settings, view_count).prepare, images, workers=workers, ahead=16)
+    return in_order(_Preparation(source, settings, view_count, crops).prepare, images, workers=workers, ahead=16)

@@ -10,9 +10,9 @@ from caev2.extract.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import decode
+from caev2.store.crops import Crops
 from caev2.store.draws import Draws
 from caev2.store.reader import Store
-from caev2.store.replay import ViewReplay
 
 LEAST_COSINE = 0.99
 """Between a stored latent and the one computed now, each through the same codec. Another device or precision
@@ -35,7 +35,7 @@ class Recheck:
 
 def recheck(
     store: Store,
-    replay: ViewReplay,
+    crops: Crops,
     target: str,
     teacher: Teacher,
     count: int,
@@ -48,7 +48,7 @@ def recheck(
 
     Args:
         store: Whose rows.
-        replay: Makes their crops.
+        crops: Their pixels.
         target: Which target.
         teacher: The one that made it.
         count: Rows; chosen by chance among all valid ones.
@@ -67,7 +67,7 @@ def recheck(
     progress.start("teacher again", count)
     for _ in range(count):
         view, image = draws.integer(store.views), int(store.valid_images[draws.integer(len(store.valid_images))])
-        crop = torch.from_numpy(replay.crop(view, image).copy())[None].to(device)
+        crop = torch.from_numpy(crops.crop(view, image).copy())[None].to(device)
         latents = teacher.tokens(crop, [spec.tap])[spec.tap].to(torch.float16).cpu().numpy()
         now = decode(codec, codec.encode(latents, tables), tables)
         found = cosine(store.read_rows(target, view, [image])[0], now[0])

@@ -4,6 +4,7 @@ The recipes are called like those of pre-training: `tiny-300e` here makes the st
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from caev2.errors import ConfigError
 from caev2.extract.names import DEFAULT_TEACHER
@@ -37,6 +38,9 @@ class ExtractRecipe:
     floor: QualityFloor = field(default_factory=QualityFloor)
     """What a codec that loses something has to reach on images that did not calibrate it; what is not said here is as
     in `quality.FLOORS`. It decides whether there is a store, not what is in it."""
+    crops: Literal["jpeg", "raw"] | None = None
+    """Whether the store keeps the crops, so that training needs no source images: as JPEG of quality 95, which the
+    teacher then sees as well, or as they are."""
     block_images: int = 512
     """Images of a block: what is lost at most when an extraction is killed."""
     teacher_batch: int = 64

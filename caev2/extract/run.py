@@ -139,7 +139,9 @@ def _write_units(
         progress.start("extract", total * manifest.views, (total - todo) * manifest.views)
     clock = _Clock(rows=todo * manifest.views, batch=recipe.teacher_batch, progress=progress)
     computed = 0
-    prepared = prepare_images(source, _numbers(writer, pending), recipe.views, manifest.views, recipe.workers)
+    prepared = prepare_images(
+        source, _numbers(writer, pending), recipe.views, manifest.views, recipe.workers, recipe.crops
+    )
     for block, images in itertools.groupby(prepared, lambda image: image.number // manifest.spec.block_images):
         if writer.is_done(block):  # by another writer, while its first images were prepared
             progress.advance(len(manifest.images_of_block(block)) * manifest.views)

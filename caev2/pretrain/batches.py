@@ -18,8 +18,8 @@ from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.pretrain.model import branch_rates
 from caev2.pretrain.order import RowOrder
 from caev2.pretrain.sizes import ModelSettings
+from caev2.store.crops import Crops
 from caev2.store.reader import Store
-from caev2.store.replay import ViewReplay
 from caev2.workers import in_order
 
 
@@ -77,7 +77,7 @@ class StepBatches:
     """The batch of every step of a run."""
 
     store: Store
-    replay: ViewReplay
+    crops: Crops
     order: RowOrder
     model: ModelSettings
     mask: MaskSettings
@@ -91,7 +91,7 @@ class StepBatches:
         visible, masked = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
         rates = branch_rates(self.model)
         keep = keep_bits(self.seed, epoch, step, rows, rates) if any(rates) else None
-        crops = np.stack([self.replay.crop(view, int(row)) for row in rows])
+        crops = np.stack([self.crops.crop(view, int(row)) for row in rows])
         return Batch(
             step=step,
             epoch=epoch,
@@ -102,7 +102,7 @@ class StepBatches:
             visible=torch.from_numpy(visible),
             masked=torch.from_numpy(masked),
             keep=None if keep is None else torch.from_numpy(keep),
-            drifted=self.replay.drifted,
+            drifted=self.crops.drifted,
         )
 
 

@@ -29,7 +29,7 @@ from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
 from caev2.store.images import ImageSource, open_images
 from caev2.store.reader import Store
-from caev2.store.replay import ViewReplay
+from caev2.store.replay import open_crops
 
 MAX_SKIPPED = 3
 """Steps in a row without a finite loss and gradient after which a run stops."""
@@ -52,7 +52,7 @@ def pretrain(
     run: Path | str,
     recipe: PretrainRecipe,
     *,
-    images: ImageSource | Path | str,
+    images: ImageSource | Path | str | None = None,
     device: str = "cpu",
     resume: Literal["auto", "never"] = "auto",
     init_from: Path | str | None = None,
@@ -67,7 +67,7 @@ def pretrain(
         store: Where the targets are.
         run: Folder of the run: `run.json`, `log.jsonl`, `checkpoints/`.
         recipe: Sizes, masks, schedule.
-        images: What the store was extracted from: a source, or a folder.
+        images: What the store was extracted from: a source, or a folder; not used if the store keeps its crops.
         device: Where to train, as torch spells it.
         resume: `auto` goes on from the latest checkpoint; `never` refuses a run that has one.
         init_from: A run, or an official file, whose weights a new run starts from; none: fresh weights.
@@ -76,6 +76,7 @@ def pretrain(
 
     Raises:
         StoreMismatch: The recipe does not fit the store.
+        SourceError: The store keeps no crops, and no images are given, or some are missing.
         CheckpointError: Another run lies at the path, or its checkpoint cannot be used, or that of `init_from`.
         PixelDrift: The images are not what the teacher saw.
         TrainingDiverged: Several steps in a row were not finite.
@@ -102,11 +103,14 @@ def pretrain(
         return _train(training, recipe, batches, decoder, schedule, precision, device, progress, stop_after)
 
 
-def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Path | str, order: RowOrder) -> StepBatches:
-    source = images if isinstance(images, ImageSource) else open_images(images)
+def _batches(
+    recipe: PretrainRecipe, store: Store, images: ImageSource | Path | str | None, order: RowOrder
+) -> StepBatches:
+    keeps_crops = store.manifest.spec.crops is not None
+    source = None if keeps_crops or images is None else images
     return StepBatches(
         store=store,
-        replay=ViewReplay(store, source),
+        crops=open_crops(store, open_images(source) if isinstance(source, (Path, str)) else source),
         order=order,
         model=recipe.model,
         mask=recipe.mask,

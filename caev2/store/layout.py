@@ -8,6 +8,8 @@ STORE/
   targets/<name>/crc32c               [view, image] uint32: what each row's chunk must add up to
   targets/<name>/codec/               what the codec has learned: an array for each table, and quality.json
   views/<field>                       [view, image, ...]; chunk: a view of a block
+  crops/data/<view>/<block>           optional: the crops of a view of a block, one after another
+  crops/size, crops/crc32c            [view, image] uint32: of each crop
   units/<block>.json                  the record of a finished unit: digest of each of its files
   .tmp/                               unfinished files, gone once sealed
 """
@@ -47,6 +49,10 @@ VIEW_FIELDS = {
 CHECKSUM = FieldType("uint32")
 
 
+CROP_SIZE, CROP_CHECKSUM = "crops/size", "crops/crc32c"
+"""The arrays of the bytes of kept crops, and what they must add up to."""
+
+
 def codes_path(target: str) -> str:
     """The array of a target's stored rows."""
     return f"targets/{target}/codes"
@@ -72,6 +78,11 @@ def chunk_path(array: str, view: int, block: int, field: FieldType) -> str:
     return "/".join([array, "c", str(view), str(block), *("0" for _ in field.shape)])
 
 
+def crop_path(view: int, block: int) -> str:
+    """The file of the kept crops of one view of one block."""
+    return f"crops/data/{view}/{block}"
+
+
 def unit_path(block: int) -> str:
     """The record of a unit."""
     return f"{UNITS}/{block:06d}.json"
@@ -80,12 +91,16 @@ def unit_path(block: int) -> str:
 def small_arrays(manifest: Manifest) -> dict[str, FieldType]:
     """Every array that is not a target's codes: path and type."""
     arrays = {f"views/{name}": field for name, field in VIEW_FIELDS.items()}
+    if manifest.spec.crops is not None:
+        arrays |= {CROP_SIZE: FieldType("uint32"), CROP_CHECKSUM: CHECKSUM}
     return arrays | {checksum_path(name): CHECKSUM for name in manifest.spec.targets}
 
 
 def files_of_unit(manifest: Manifest, block: int) -> set[str]:
     """Every shard and chunk of one block."""
     shards = {shard_path(target, view, block) for target in manifest.spec.targets for view in range(manifest.views)}
+    if manifest.spec.crops is not None:
+        shards |= {crop_path(view, block) for view in range(manifest.views)}
     return shards | {
         chunk_path(array, view, block, field)
         for array, field in small_arrays(manifest).items()

@@ -64,6 +64,8 @@ class StoreSpec:
     block_images: int = 512
     teacher_batch: int = 64
     """Views in one batch of the teacher, cut inside a unit; it decides the last bits of the latents."""
+    crops: Literal["jpeg", "raw"] | None = None
+    """How crops are kept in the store, and so what the teacher has seen of them; none: they are not kept."""
 
     def __post_init__(self):
         """Check the names of the targets, which become folders.
@@ -82,6 +84,7 @@ class StoreSpec:
             "targets": targets,
             "block_images": self.block_images,
             "teacher_batch": self.teacher_batch,
+            "crops": self.crops,
         }
 
     @property
@@ -199,6 +202,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
             targets={name: TargetSpec(**target) for name, target in spec["targets"].items()},
             block_images=spec["block_images"],
             teacher_batch=spec["teacher_batch"],
+            crops=spec["crops"],
         ),
         images=content["images"],
         views=content["views"],

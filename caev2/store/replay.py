@@ -5,14 +5,27 @@ import xxhash
 from jaxtyping import UInt8
 
 from caev2.errors import ImageUndecodable, PixelDrift, SourceError
+from caev2.store.crops import DECODER_DRIFT, Crops, StoredCrops, as_kept, thumbnail_difference
 from caev2.store.decode import decode_rgb
 from caev2.store.images import ImageSource
 from caev2.store.reader import Store
-from caev2.store.views import hash_crop, render_view, shrink_crop
+from caev2.store.views import hash_crop, render_view
 
-DECODER_DRIFT = 0.5
-"""Mean difference of thumbnails, in grey levels, up to which another decoder explains other pixels. A crop shifted by
-one pixel costs ten times more fidelity than 4-bit codes, so more is refused."""
+
+def open_crops(store: Store, source: ImageSource | None) -> Crops:
+    """The crops of a store: its own where it keeps them, else made anew from the images.
+
+    Raises:
+        SourceError: It keeps none, and no images are given, or one of them is missing.
+    """
+    if store.manifest.spec.crops is not None:
+        return StoredCrops(store)
+    if source is None:
+        raise SourceError(
+            f"{store.path} holds targets but no pixels. Give --images, the folder it was extracted from; a store that "
+            "was extracted with --crops jpeg or raw needs none."
+        )
+    return ViewReplay(store, source)
 
 
 class ViewReplay:
@@ -48,6 +61,7 @@ class ViewReplay:
             ) from None
         stored = self._store.view(view, image)
         crop = render_view(pixels, stored, settings.size_px, settings.interpolation)
+        crop, _ = as_kept(self._store.manifest.spec.crops, crop)
         if hash_crop(crop) != int(self._store.view_value("crop_hash", view, image)):
             self._explain(view, image, data, crop)
         return crop
@@ -60,8 +74,7 @@ class ViewReplay:
                 f"{self._describe(image)} is not the file that the teacher saw: its xxh3-128 is {now}, it was "
                 f"{before}. Restore the images, or extract the store again."
             )
-        thumbnail = self._store.view_value("thumbnail", view, image)
-        difference = float(np.abs(shrink_crop(crop).astype(float) - thumbnail.astype(float)).mean())
+        difference = thumbnail_difference(self._store, view, image, crop)
         if difference > DECODER_DRIFT:
             raise PixelDrift(
                 f"{self._describe(image)}: the file is unchanged, but view {view} differs by {difference:.2f} grey "

@@ -32,11 +32,14 @@ from caev2.store.disk import (
 )
 from caev2.store.index import index_columns, write_index
 from caev2.store.layout import (
+    CROP_CHECKSUM,
+    CROP_SIZE,
     INDEX,
     SCRATCH,
     VIEW_FIELDS,
     checksum_path,
     chunk_path,
+    crop_path,
     empty_block,
     shard_path,
     small_arrays,
@@ -67,6 +70,9 @@ class RenderedView:
 
     view: View
     crop: UInt8[np.ndarray, "size size 3"]
+    """What the teacher sees."""
+    kept: bytes = b""
+    """The crop as a store with crops keeps it."""
 
 
 class StoreWriter:
@@ -311,13 +317,15 @@ class UnitWriter:
             for target in manifest.spec.targets
             for view in range(manifest.views)
         }
+        kept = range(manifest.views) if manifest.spec.crops is not None else ()
+        self._crops = {view: _ShardFile(writer.scratch / f"crops-{view}-{block}") for view in kept}
 
     def __enter__(self) -> "UnitWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for shard in self._shards.values():
-            shard.discard()
+        for file in (*self._shards.values(), *self._crops.values()):
+            file.discard()
 
     def add_image(
         self,
@@ -336,6 +344,8 @@ class UnitWriter:
             for view in range(self._writer.manifest.views):
                 if facts.reason is None:
                     self._add_view(view, views[view])
+                if view in self._crops:
+                    self._add_crop(view, views[view].kept if facts.reason is None else b"")
             for target in self._writer.manifest.spec.targets:
                 rows = self._empty_rows(target) if facts.reason else self._encode(target, latents[target])
                 for view, row in enumerate(rows):
@@ -360,6 +370,10 @@ class UnitWriter:
         }
         for name in VIEW_FIELDS:
             self._small[f"views/{name}", view][len(self._facts)] = values[name]
+
+    def _add_crop(self, view: int, kept: bytes) -> None:
+        self._small[CROP_SIZE, view][len(self._facts)] = len(kept)
+        self._small[CROP_CHECKSUM, view][len(self._facts)] = self._crops[view].append(kept)
 
     def _add_row(self, target: str, view: int, row: np.ndarray) -> None:
         data = little_endian(row).tobytes()
@@ -390,6 +404,8 @@ class UnitWriter:
             row_bytes = self._writer.manifest.spec.targets[target].row_bytes
             described = shard.finish(shard_index(self._images, self._capacity, row_bytes))
             moves[shard_path(target, view, self._block)] = shard.path, described
+        for view, crops in self._crops.items():
+            moves[crop_path(view, self._block)] = crops.path, crops.finish(b"")
         return moves
 
     def _write_small_arrays(self) -> dict[str, tuple[Path, tuple[int, str]]]:

@@ -17,6 +17,8 @@ _CRC32C = {"name": "crc32c"}
 def array_metadata(manifest: Manifest) -> dict[str, bytes]:
     """`zarr.json` of the root group, of every folder between, and of every array: path → content."""
     groups = ["", "targets", "views", *(f"targets/{name}" for name in manifest.spec.targets)]
+    if manifest.spec.crops is not None:
+        groups.append("crops")
     files = {path: group() for path in groups}
     for target in manifest.spec.targets:
         row = manifest.spec.targets[target].row_type

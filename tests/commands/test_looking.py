@@ -72,4 +72,4 @@ def test_rows_of_another_teacher_are_found_though_every_digest_holds(images, tmp
 
 
 def test_the_teacher_cannot_be_asked_without_pixels(made):
-    assert "give --images" in refusal("store", "verify", made / "store", "--teacher", 3)
+    assert "Give --images" in refusal("store", "verify", made / "store", "--teacher", 3)

@@ -18,7 +18,7 @@ def batches(data) -> StepBatches:
     store = Store(data / "store")
     recipe = fit_recipe(PRETRAIN, store)
     return StepBatches(
-        store=store, replay=ViewReplay(store, open_images(data / "images")), order=row_order(recipe, store),
+        store=store, crops=ViewReplay(store, open_images(data / "images")), order=row_order(recipe, store),
         model=recipe.model, mask=recipe.mask, target=recipe.target, seed=0,
     )  # fmt: skip
 
