@@ -18,6 +18,7 @@ from caev2.commands.invocation import (
     print_result,
     quiet_option,
 )
+from caev2.commands.store_grow import store_extend, store_graft
 from caev2.commands.store_show import store_show
 
 if TYPE_CHECKING:
@@ -136,3 +137,5 @@ def _say_again(again: "Recheck") -> str:
 
 
 store.add_command(store_show)
+store.add_command(store_extend)
+store.add_command(store_graft)

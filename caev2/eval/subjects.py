@@ -13,7 +13,7 @@ from caev2.eval.features import Pooled, Subject
 from caev2.extract.catalog import load_teacher
 from caev2.extract.known import TEACHERS
 from caev2.extract.names import split_name
-from caev2.extract.teacher import Teacher
+from caev2.extract.teacher import Precision, Teacher
 from caev2.pretrain.checkpoint import Checkpoint, latest_checkpoint, load_weights
 from caev2.pretrain.identity import RunIdentity, read_identity
 from caev2.pretrain.model import CAEv2, build
@@ -55,7 +55,9 @@ def load_student(identity: RunIdentity, checkpoint: Path, device: str) -> CAEv2:
     return model.to(device).eval()
 
 
-def load_recorded_teacher(recorded: Mapping[str, Any], device: str, names: Sequence[str] = ()) -> Teacher:
+def load_recorded_teacher(
+    recorded: Mapping[str, Any], device: str, names: Sequence[str] = (), precision: Precision | None = None
+) -> Teacher:
     """The teacher that made a store's targets, known by the digest of its weights.
 
     A store records which weights they were and not where they lie, so built-in teachers of the recorded architecture
@@ -65,6 +67,7 @@ def load_recorded_teacher(recorded: Mapping[str, Any], device: str, names: Seque
         recorded: Its name and sha256, as store and run keep them; empty where nothing is known.
         device: Where it computes.
         names: Under which to look first.
+        precision: In which it computes; none: the device's default.
 
     Raises:
         TeacherError: None of these names leads to the very weights.
@@ -76,7 +79,7 @@ def load_recorded_teacher(recorded: Mapping[str, Any], device: str, names: Seque
     reasons = []
     for name in (*names, *known):
         try:
-            teacher = load_teacher(name, device=device, image_px=recorded["image_px"])
+            teacher = load_teacher(name, device=device, precision=precision, image_px=recorded["image_px"])
         except Caev2Error as problem:
             reasons.append(str(problem))
             continue

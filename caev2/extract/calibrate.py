@@ -85,7 +85,7 @@ def _latents(
     """The first view's row of some images, by tap and number; undecodable images have none."""
     found: dict[str, dict[int, np.ndarray]] = {tap: {} for tap in recipe.taps}
     progress.start("calibrate", len(numbers))
-    prepared = prepare_images(source, numbers, recipe.views, 1, recipe.workers, recipe.crops)
+    prepared = prepare_images(source, numbers, recipe.views, range(1), recipe.workers, recipe.crops)
     for image, latents in latents_of_unit(prepared, teacher, recipe.taps, recipe.teacher_batch, device):
         if image.views and are_storable(latents):
             for tap, rows in latents.items():

@@ -82,11 +82,12 @@ def _known_facts(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher | 
         name, precision = parse_name(recipe.teacher).canonical, recipe.precision or default_precision(device)
     else:
         name, precision = teacher.description.name, teacher.description.precision
-    targets = {target_name(tap): tap for tap in recipe.taps}
+    targets = {recipe.target_name(tap): tap for tap in recipe.taps}
     codec = recipe.codec_for(len(source))
     return {
         "images": len(source),
         "views": recipe.view_count,
+        "first_view": recipe.first_view,
         "targets": ", ".join(sorted(targets)),
         "block_images": recipe.block_images,
         "teacher_batch": recipe.teacher_batch,
@@ -98,11 +99,6 @@ def _known_facts(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher | 
         **{f"targets.{target}.teacher.precision": precision for target in targets},
         SOURCE_FACT: source.digest()[:12],
     }
-
-
-def target_name(tap: str) -> str:
-    """What the target of a tap is called in a store."""
-    return tap.replace(":", "-")
 
 
 def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> Manifest:
@@ -125,7 +121,7 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
         choose(tap, widths, f"tap of {described.name}")
     codec = recipe.codec_for(len(source))
     targets = {
-        target_name(tap): TargetSpec(
+        recipe.target_name(tap): TargetSpec(
             teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap], codec=codec
         )
         for tap in recipe.taps
@@ -141,6 +137,7 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
         spec=spec,
         images=len(source),
         views=recipe.view_count,
+        first_view=recipe.first_view,
         source_digest=source.digest(),
         classes=source.classes,
         state="building",

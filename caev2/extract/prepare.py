@@ -40,15 +40,15 @@ class _Preparation:
 
     source: ImageSource
     settings: ViewSettings
-    view_count: int
+    views: range
     crops: CropEncoding | None
 
     def prepare(self, image: int) -> PreparedImage:
-        return prepare(self.source, image, self.settings, self.view_count, self.crops)
+        return prepare(self.source, image, self.settings, self.views, self.crops)
 
 
 def prepare(
-    source: ImageSource, image: int, settings: ViewSettings, view_count: int, crops: CropEncoding | None = None
+    source: ImageSource, image: int, settings: ViewSettings, chosen: range, crops: CropEncoding | None = None
 ) -> PreparedImage:
     """Read, decode and crop one image. What cannot be decoded becomes facts with a reason.
 
@@ -63,7 +63,7 @@ def prepare(
     except ImageUndecodable as problem:
         return PreparedImage(image, describe_file(data, reason=str(problem)), (), none, ())
     facts = describe_file(data, height=pixels.height, width=pixels.width)
-    views = tuple(draw_view(settings, source.keys[image], index, pixels) for index in range(view_count))
+    views = tuple(draw_view(settings, source.keys[image], index, pixels) for index in chosen)
     rendered = [as_kept(crops, render_view(pixels, view, size, settings.interpolation)) for view in views]
     pixels, kept = np.stack([crop for crop, _ in rendered]), tuple(data for _, data in rendered)
     return PreparedImage(image, facts, views, torch.from_numpy(pixels), kept)
@@ -73,7 +73,7 @@ def prepare_images(
     source: ImageSource,
     images: Iterable[int],
     settings: ViewSettings,
-    view_count: int,
+    chosen: range,
     workers: int,
     crops: CropEncoding | None = None,
 ) -> Iterator[PreparedImage]:
@@ -83,7 +83,7 @@ def prepare_images(
         source: Where they come from.
         images: Their numbers; asked for as images are used, at most sixteen a worker ahead.
         settings: How views are drawn.
-        view_count: Views of each image.
+        chosen: Which views of each image.
         workers: Processes; 0: none but this one.
         crops: How the store keeps crops; the teacher sees them as they are kept.
 
@@ -91,4 +91,4 @@ def prepare_images(
         SourceError: A file cannot be read.
         WorkerDied: A worker was killed.
     """
-    return in_order(_Preparation(source, settings, view_count, crops).prepare, images, workers=workers, ahead=16)
+    return in_order(_Preparation(source, settings, chosen, crops).prepare, images, workers=workers, ahead=16)

@@ -24,6 +24,10 @@ class ExtractRecipe:
     """How the crops are drawn."""
     view_count: int = 4
     """Views of each image. The published code draws a new one every epoch; a store has a fixed number."""
+    first_view: int = 0
+    """The first of them: 4 makes a part with the views 4, 5, ..., to be grafted onto a store that has four."""
+    target_prefix: str = ""
+    """Put before the names of targets, so that those of several teachers can lie in one store: `dino-`."""
     teacher: str = DEFAULT_TEACHER
     """Name of the teacher; `caev2 teachers` lists them."""
     teacher_px: int | None = None
@@ -60,12 +64,18 @@ class ExtractRecipe:
         for name in ("view_count", "block_images", "teacher_batch", "teacher_px"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.first_view < 0:
+            raise ConfigError(f"first_view is {self.first_view}; it must be at least 0.")
         if self.workers < 0 or not 0 <= self.max_failed <= 1:
             raise ConfigError("workers must be at least 0 and max_failed a share between 0 and 1.")
         if not self.taps or len(set(self.taps)) < len(self.taps):
             raise ConfigError(f"taps is {self.taps}; name at least one tap, each once.")
         if self.codec != "auto":
             codec_named(self.codec)
+
+    def target_name(self, tap: str) -> str:
+        """What the target of a tap is called in a store."""
+        return self.target_prefix + tap.replace(":", "-")
 
     def codec_for(self, images: int) -> str:
         """The codec of a store of so many images."""

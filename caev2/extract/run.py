@@ -12,7 +12,7 @@ from caev2.errors import SourceError, StoreError
 from caev2.extract.calibrate import calibrate
 from caev2.extract.catalog import load_teacher, parse_name
 from caev2.extract.latents import are_storable, latents_of_unit
-from caev2.extract.plan import plan, plan_store, read_store_there, refuse_too_large, say_plan, target_name
+from caev2.extract.plan import plan, plan_store, read_store_there, refuse_too_large, say_plan
 from caev2.extract.prepare import PreparedImage, prepare_images
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher
@@ -139,9 +139,8 @@ def _write_units(
         progress.start("extract", total * manifest.views, (total - todo) * manifest.views)
     clock = _Clock(rows=todo * manifest.views, batch=recipe.teacher_batch, progress=progress)
     computed = 0
-    prepared = prepare_images(
-        source, _numbers(writer, pending), recipe.views, manifest.views, recipe.workers, recipe.crops
-    )
+    views = range(manifest.first_view, manifest.first_view + manifest.views)
+    prepared = prepare_images(source, _numbers(writer, pending), recipe.views, views, recipe.workers, recipe.crops)
     for block, images in itertools.groupby(prepared, lambda image: image.number // manifest.spec.block_images):
         if writer.is_done(block):  # by another writer, while its first images were prepared
             progress.advance(len(manifest.images_of_block(block)) * manifest.views)
@@ -155,7 +154,7 @@ def _write_units(
                     failed.append((source.keys[image.number], image.facts.reason))
                     _refuse_too_many(failed, total, recipe.max_failed)
                 unit.add_image(
-                    image.facts, image.rendered(), {target_name(tap): values for tap, values in rows.items()}
+                    image.facts, image.rendered(), {recipe.target_name(tap): values for tap, values in rows.items()}
                 )
                 progress.advance(manifest.views)
                 clock.tell_once(computed)

@@ -106,6 +106,8 @@ class Manifest:
     """Images, the undecodable ones included."""
     views: int
     """Views of each image."""
+    first_view: int = 0
+    """Which view of its image the first one is: not 0 in a part that is to be grafted onto a store of so many."""
     source_digest: str
     """Digest of the source's keys, labels and classes."""
     classes: tuple[str, ...]
@@ -140,6 +142,7 @@ class Manifest:
             "spec": self.spec.mapping(),
             "images": self.images,
             "views": self.views,
+            "first_view": self.first_view,
             "source_digest": self.source_digest,
             "classes": list(self.classes),
             "state": self.state,
@@ -206,6 +209,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         ),
         images=content["images"],
         views=content["views"],
+        first_view=content["first_view"],
         source_digest=content["source_digest"],
         classes=tuple(content["classes"]),
         state=content["state"],
@@ -263,6 +267,7 @@ def facts_of(manifest: Manifest) -> dict[str, Any]:
     return {
         "images": manifest.images,
         "views": manifest.views,
+        "first_view": manifest.first_view,
         "targets": ", ".join(sorted(manifest.spec.targets)),
         **flatten(manifest.spec.mapping()),
         SOURCE_FACT: manifest.source_digest[:12],
