@@ -9,7 +9,7 @@ from caev2.commands.invocation import Commands, example
 from caev2.commands.lists import recipes, teachers
 from caev2.commands.pretrain import import_checkpoint, pretrain
 from caev2.commands.probe import probe
-from caev2.commands.store import store
+from caev2.commands.store.group import store
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("demo --quick"))

@@ -6,8 +6,6 @@ and then the teacher, too, sees what the JPEG decodes to.
 """
 
 import io
-import os
-from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,9 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from caev2.errors import ImageUndecodable, PixelDrift, StoreCorrupt, StoreMismatch
-from caev2.store.layout import CROP_CHECKSUM, CROP_SIZE, crop_path
+from caev2.store.layout import crop_path
 from caev2.store.reader import Store
-from caev2.store.shard import CRC_BYTES, crc32c
 from caev2.store.views import hash_crop, shrink_crop
 
 CropEncoding = Literal["jpeg", "raw"]
@@ -102,7 +99,7 @@ class StoredCrops:
             StoreCorrupt: The bytes on disk are not those that were written.
             PixelDrift: They decode to other pixels than the teacher saw.
         """
-        data = self.read(view, image)
+        data = self._store.read_crop(view, image)
         try:
             crop = decode_crop(self._encoding, data, self._store.manifest.spec.views.size_px)
         except ImageUndecodable as problem:
@@ -110,39 +107,6 @@ class StoredCrops:
         if hash_crop(crop) != int(self._store.view_value("crop_hash", view, image)):
             self._explain(view, image, crop)
         return crop
-
-    def read(self, view: int, image: int) -> bytes:
-        """The bytes that are kept of one view's crop.
-
-        Raises:
-            StoreCorrupt: They are not those that were written.
-            StoreMismatch: There is no such view, or the image could not be decoded.
-        """
-        if not self._store.view_value("valid", view, image):
-            raise StoreMismatch(f"{self._store.path}: image {image} has no crop: it could not be decoded.")
-        block, place = divmod(image, self._store.manifest.spec.block_images)
-        sizes = self._store.small_array(CROP_SIZE, view, block)
-        begin, size = crop_offset(sizes, place), int(sizes[place])
-        data = self._read_bytes(view, block, begin, size)
-        if crc32c(data) != int(self._store.small_array(CROP_CHECKSUM, view, block)[place]):
-            raise StoreCorrupt(
-                f"{self._describe(view, image)} is damaged: its checksum is not the one that was written. Run `caev2 "
-                f"store verify {self._store.path}`, restore the file or delete the unit's record and extract again."
-            )
-        return data
-
-    def _read_bytes(self, view: int, block: int, begin: int, size: int) -> bytes:
-        path = self._store.path / crop_path(view, block)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as problem:
-            raise StoreCorrupt(
-                f"{path} cannot be read: {problem.strerror}. Restore it, or delete the unit's record and extract again."
-            ) from None
-        try:
-            return os.pread(descriptor, size, begin)
-        finally:
-            os.close(descriptor)
 
     def _explain(self, view: int, image: int, crop: np.ndarray) -> None:
         """Another JPEG decoder may differ a little; the bytes themselves are sound."""
@@ -164,8 +128,3 @@ def thumbnail_difference(store: Store, view: int, image: int, crop: UInt8[np.nda
     """How far a crop is from the stored one, in grey levels, as their thumbnails show it."""
     stored = store.view_value("thumbnail", view, image)
     return float(np.abs(shrink_crop(crop).astype(float) - stored.astype(float)).mean())
-
-
-def crop_offset(sizes: Sequence[int] | np.ndarray, place: int) -> int:
-    """Where the crop of a place in its block begins: behind all before it and their checksums."""
-    return int(np.sum(sizes[:place], dtype=np.int64)) + place * CRC_BYTES

@@ -16,6 +16,7 @@ from pathlib import Path
 from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
 from caev2.progress import Progress, Silent
 from caev2.store.disk import Scratch, flush_file, flush_folder, locked, replace_file, write_whole, writing
+from caev2.store.hashing import hash_file
 from caev2.store.index import read_index
 from caev2.store.layout import (
     INDEX,
@@ -30,7 +31,7 @@ from caev2.store.layout import (
 from caev2.store.learned import learned_files
 from caev2.store.manifest import FILE_NAME, Manifest, read_manifest, sealed
 from caev2.store.records import UnitRecord, read_record, read_records
-from caev2.store.seal import hash_file, root_digest
+from caev2.store.seal import root_digest
 from caev2.store.zarr_metadata import metadata_files
 
 

@@ -5,14 +5,19 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import xxhash
+import numpy as np
 
 from caev2.errors import StoreCorrupt
 from caev2.recipe import canonical
 from caev2.store.disk import write_whole
+from caev2.store.hashing import hash_file
 from caev2.store.layout import INDEX
 from caev2.store.records import UnitRecord
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Columns = dict[str, list]
 """The content of an index, by name of column."""
@@ -79,7 +84,7 @@ def index_digest(store: Path) -> str:
         StoreCorrupt: The index is missing or cannot be read.
     """
     try:
-        return xxhash.xxh3_128_hexdigest((store / INDEX).read_bytes())
+        return hash_file(store / INDEX)
     except OSError as problem:
         raise _damaged(store, problem.strerror or "") from None
 
@@ -96,13 +101,13 @@ def _spell(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def read_column(store: Path, name: str) -> list:
-    """One column of the index.
+def read_numbers(store: Path, name: str) -> np.ndarray:
+    """One column of numbers, without an object for each.
 
     Raises:
         StoreCorrupt: The index is missing or damaged.
     """
-    return read_index(store, [name])[name]
+    return _read(store, [name]).column(name).to_numpy()
 
 
 def read_index(store: Path, names: Sequence[str] = tuple(_TYPES)) -> Columns:
@@ -111,11 +116,15 @@ def read_index(store: Path, names: Sequence[str] = tuple(_TYPES)) -> Columns:
     Raises:
         StoreCorrupt: The index is missing or damaged.
     """
+    table = _read(store, names)
+    return {name: table.column(name).to_pylist() for name in names}
+
+
+def _read(store: Path, names: Sequence[str]) -> "pa.Table":
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(store / INDEX, columns=list(names))
-        return {name: table.column(name).to_pylist() for name in names}
+        return parquet.read_table(store / INDEX, columns=list(names)).select(list(names))
     except (OSError, pa.ArrowException, KeyError) as problem:
         raise _damaged(store, problem) from None

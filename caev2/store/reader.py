@@ -4,45 +4,24 @@ zarr-python would return zeros for a missing shard and takes a swapped shard for
 its bytes are the bytes that were written for that very view of that very image.
 """
 
-import os
-import resource
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import xxhash
 from jaxtyping import Float, Float16, Int, UInt8
 
 from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
 from caev2.recipe import nearest
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import DecodePlan, Tables
-from caev2.store.index import index_digest, read_column
-from caev2.store.layout import (
-    CHECKSUM,
-    INDEX,
-    VIEW_FIELDS,
-    FieldType,
-    checksum_path,
-    chunk_path,
-    shard_path,
-    small_arrays,
-    unit_path,
-)
+from caev2.store.index import index_digest, read_index, read_numbers
+from caev2.store.layout import INDEX
 from caev2.store.learned import read_tables
 from caev2.store.manifest import Manifest, read_manifest
-from caev2.store.records import read_record
-from caev2.store.shard import CRC_BYTES, chunk_offset, crc32c, shard_bytes
+from caev2.store.shards import Shards
+from caev2.store.small_arrays import SmallArrays
 from caev2.store.views import View
-
-_MOST_OPEN_SHARDS = 8192  # one view of ImageNet-1k has 2,503
-
-
-def open_shards() -> int:
-    """How many shard files a reader keeps open: half of what the process may open, which others need too."""
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return _MOST_OPEN_SHARDS if allowed == resource.RLIM_INFINITY else max(1, min(_MOST_OPEN_SHARDS, allowed // 2))
 
 
 class Store:
@@ -66,15 +45,10 @@ class Store:
                 f"{self.path} is not sealed: its extraction did not finish. Run the same `caev2 extract` again; it "
                 "goes on where it stopped."
             )
-        self._descriptors: dict[tuple[str, int, int], int] = {}
-        self._blocks: dict[tuple[str, int, int], np.ndarray] = {}
-        self._digests: dict[tuple[int, int], dict[str, str]] = {}
+        self._small = SmallArrays(self.path, self.manifest)
+        self._shards = Shards(self.path, self.manifest, self._small)
         self._index_is_sound = False
         self._tables: dict[str, Tables] = {}
-
-    def __getstate__(self) -> dict:
-        """What travels to a worker process: no open files, no cached blocks."""
-        return {**self.__dict__, "_descriptors": {}, "_blocks": {}, "_digests": {}}
 
     def __len__(self) -> int:
         return self.manifest.images
@@ -87,25 +61,25 @@ class Store:
     @cached_property
     def keys(self) -> list[str]:
         """Key of each image."""
-        return self._column("key")
+        return read_index(self._sound_index(), ["key"])["key"]
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Class of each image, int64; -1 where there is none."""
-        return np.asarray(self._column("label"), dtype=np.int64)
+        return read_numbers(self._sound_index(), "label").astype(np.int64)
 
     @cached_property
     def valid_images(self) -> np.ndarray:
         """Numbers of the images that have rows, int64 and ascending."""
-        return np.flatnonzero(self._column("valid"))
+        return np.flatnonzero(read_numbers(self._sound_index(), "valid"))
 
     @cached_property
     def source_digests(self) -> list[str]:
         """The xxh3-128 of each image's file, hexadecimal."""
-        return self._column("xxh3_128")
+        return read_index(self._sound_index(), ["xxh3_128"])["xxh3_128"]
 
-    def _column(self, name: str) -> list:
-        """One column of the index, whose file is compared with its digest before the first is read."""
+    def _sound_index(self) -> Path:
+        """The store, whose index is compared with its digest before it is first read."""
         if not self._index_is_sound and self.manifest.index_digest is not None:
             self._index_is_sound = index_digest(self.path) == self.manifest.index_digest
             if not self._index_is_sound:
@@ -113,7 +87,7 @@ class Store:
                     f"{self.path / INDEX} is not the file that was sealed. Delete it and run the same `caev2 extract` "
                     "again: it is written anew."
                 )
-        return read_column(self.path, name)
+        return self.path
 
     def target(self, name: str) -> str:
         """Check that a target of this name is stored.
@@ -167,60 +141,43 @@ class Store:
         return stored if plan is None else plan.decode_stored(stored)
 
     def read_stored(
-        self, target: str, view: int, images: Sequence[int] | Int[np.ndarray, " row"]
+        self, target: str, view: int, images: Sequence[int] | Int[np.ndarray, " row"], *, check: bool = True
     ) -> Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"]:
-        """Rows of one view as they lie on disk; see `read_rows`."""
+        """Rows of one view as they lie on disk; see `read_rows`.
+
+        Args:
+            target: Name of the target.
+            view: Which view.
+            images: Numbers of the images, in any order.
+            check: Whether each row is compared with its checksum. Without, damage is returned as data: this is for
+                measuring what checking costs.
+        """
         row = self.manifest.spec.targets[self.target(target)].row_type
-        rows = np.empty((len(images), *row.stored_shape), dtype=np.dtype(row.dtype).newbyteorder("<"))
-        for place, image in enumerate(images):
-            self._read_row(target, view, int(image), rows[place])
+        numbers = np.asarray(images, dtype=np.int64)
+        self._refuse_invalid(view, numbers)
+        rows = np.empty((len(numbers), *row.stored_shape), dtype=np.dtype(row.dtype).newbyteorder("<"))
+        self._shards.read_rows(target, view, numbers, rows.view(np.uint8).reshape(len(numbers), -1), check=check)
         return rows
 
-    def _read_row(self, target: str, view: int, image: int, row: np.ndarray) -> None:
-        self._check_valid(view, image)
-        block, local = divmod(image, self.manifest.spec.block_images)
-        checksum = bytearray(CRC_BYTES)
-        descriptor = self._shard(target, view, block)
-        read = os.preadv(descriptor, [row.data.cast("B"), checksum], chunk_offset(local, row.nbytes))
-        wanted = int(self._block(checksum_path(target), CHECKSUM, view, block)[local])
-        if read != row.nbytes + CRC_BYTES or crc32c(row.tobytes()) != wanted:
-            raise StoreCorrupt(
-                f"{self.path / shard_path(target, view, block)}: row of image {image}, view {view} is damaged: its "
-                f"checksum is {crc32c(row.tobytes())}, {wanted} was written. Run `caev2 store verify {self.path}`, "
-                "restore the file or delete the unit's record and extract again."
-            )
-
-    def _check_valid(self, view: int, image: int) -> None:
-        if not (0 <= view < self.views and 0 <= image < len(self)):
+    def _refuse_invalid(self, view: int, images: Int[np.ndarray, " row"]) -> None:
+        valid = self._small.values("views/valid", view, images)
+        if not valid.all():
             raise StoreMismatch(
-                f"{self.path} has no view {view} of image {image}: it holds {self.views} views of {len(self)} images."
+                f"{self.path}: image {images[int(valid.argmin())]} has no valid row; read only the images in "
+                "`valid_images`."
             )
-        if not self.view_value("valid", view, image):
-            raise StoreMismatch(f"{self.path}: image {image} has no valid row; read only the images in `valid_images`.")
 
-    def _shard(self, target: str, view: int, block: int) -> int:
-        """A descriptor of a shard file of the right size; the one not used for longest makes room."""
-        place = (target, view, block)
-        if place in self._descriptors:
-            self._descriptors[place] = self._descriptors.pop(place)  # now the youngest
-        else:
-            path = self.path / shard_path(target, view, block)
-            expected = shard_bytes(
-                len(self.manifest.images_of_block(block)),
-                self.manifest.spec.block_images,
-                self.manifest.spec.targets[target].row_bytes,
-            )
-            descriptor = _open(path)
-            if (size := os.fstat(descriptor).st_size) != expected:
-                os.close(descriptor)
-                raise StoreCorrupt(
-                    f"{path} holds {size} bytes, {expected} were written. Restore it, or delete the unit's record and "
-                    "extract again."
-                )
-            while len(self._descriptors) >= open_shards():
-                os.close(self._descriptors.pop(next(iter(self._descriptors))))
-            self._descriptors[place] = descriptor
-        return self._descriptors[place]
+    def read_crop(self, view: int, image: int) -> bytes:
+        """The bytes that are kept of the crop of one view.
+
+        Raises:
+            StoreCorrupt: They are not those that were written.
+            StoreMismatch: The store keeps no crops, or has no such view, or the image could not be decoded.
+        """
+        if self.manifest.spec.crops is None:
+            raise StoreMismatch(f"{self.path} keeps no crops. Give --images the folder that it was extracted from.")
+        self._refuse_invalid(view, np.asarray([image]))
+        return self._shards.read_crop(view, image)
 
     def view(self, view: int, image: int) -> View:
         """The parameters of one view."""
@@ -235,69 +192,8 @@ class Store:
 
     def view_value(self, field: str, view: int, image: int):
         """One field of `layout.VIEW_FIELDS` for one view of one image."""
-        block, local = divmod(image, self.manifest.spec.block_images)
-        return self._block(f"views/{field}", VIEW_FIELDS[field], view, block)[local]
-
-    def small_array(self, array: str, view: int, block: int) -> np.ndarray:
-        """One view of one block of a small array, by its path (`layout.small_arrays`); compared with its digest."""
-        return self._block(array, small_arrays(self.manifest)[array], view, block)
-
-    def _block(self, array: str, field: FieldType, view: int, block: int) -> np.ndarray:
-        """One view of one block of a small array; those of one view are kept at a time."""
-        place = (array, view, block)
-        if place not in self._blocks:
-            if self._blocks and next(iter(self._blocks))[1] != view:
-                self._blocks.clear()
-                self._digests.clear()
-            path = chunk_path(array, view, block, field)
-            digest = self._recorded_digests(view, block).get(path)
-            self._blocks[place] = _read_chunk(self.path / path, field, self.manifest.spec.block_images, digest)
-        return self._blocks[place]
-
-    def _recorded_digests(self, view: int, block: int) -> dict[str, str]:
-        """The xxh3-128 of a view's small files, from the record of their unit.
-
-        A file's own checksum would hold in the place of another, too.
-        """
-        if (view, block) not in self._digests:
-            record = read_record(self.path, self.manifest, block)
-            if record is None:
-                raise StoreCorrupt(
-                    f"{self.path / unit_path(block)} is missing: block {block} was never finished or lost. Run the "
-                    "same `caev2 extract` again: it is computed anew."
-                )
-            self._digests[view, block] = {
-                path: digest for path, (_, digest) in record.files.items() if f"/c/{view}/" in path
-            }
-        return self._digests[view, block]
+        return self._small.values(f"views/{field}", view, np.asarray([image]))[0]
 
     def close(self) -> None:
         """Close the files."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except OSError as problem:
-        raise StoreCorrupt(
-            f"{path} cannot be read: {problem.strerror}. Restore it, or delete the unit's record and extract again."
-        ) from None
-
-
-def _read_chunk(path: Path, field: FieldType, block_images: int, digest: str | None) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise StoreCorrupt(
-            f"{path} cannot be read: {problem.strerror}. Restore it, or delete the unit's record and extract again."
-        ) from None
-    if xxhash.xxh3_128_hexdigest(data) != digest:
-        raise StoreCorrupt(
-            f"{path} is damaged, or the file of another place: its digest is not the recorded one. Run `caev2 store "
-            "verify` on the store, restore the file, or delete the unit's record and extract again."
-        )
-    dtype = np.dtype(field.dtype).newbyteorder("<")
-    return np.frombuffer(data[:-CRC_BYTES], dtype=dtype).reshape(block_images, *field.shape)
+        self._shards.close()

@@ -4,25 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import xxhash
-
+from caev2.store.hashing import hash_file
 from caev2.store.index import Columns, digest_columns
 from caev2.store.layout import INDEX, unit_path
 from caev2.store.learned import learned_files
 from caev2.store.manifest import Manifest
 from caev2.store.records import UnitRecord
 from caev2.store.zarr_metadata import metadata_files
-
-_PIECE_BYTES = 1 << 22
-
-
-def hash_file(path: Path) -> str:
-    """The xxh3-128 of a file, read in pieces."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def files_of_store(manifest: Manifest) -> list[str]:

@@ -6,21 +6,27 @@ followed by its own crc32c. Every chunk of an image that exists is written, even
 the place of a chunk is known without reading the index. All integers are little-endian.
 """
 
-import google_crc32c
+import crc32c as castagnoli
 import numpy as np
+from jaxtyping import Int64
 
 CRC_BYTES = 4
 _ABSENT = 2**64 - 1
 
 
-def crc32c(data: bytes) -> int:
+def crc32c(data: bytes | memoryview) -> int:
     """The CRC-32C (Castagnoli) of some bytes."""
-    return google_crc32c.value(data)
+    return castagnoli.crc32c(data)
 
 
 def chunk_offset(index: int, chunk_bytes: int) -> int:
     """Where chunk `index` of a shard begins."""
     return index * (chunk_bytes + CRC_BYTES)
+
+
+def chunk_offsets(count: int, chunk_bytes: int) -> Int64[np.ndarray, " chunk"]:
+    """Where the first `count` chunks of a shard begin."""
+    return np.arange(count, dtype=np.int64) * (chunk_bytes + CRC_BYTES)
 
 
 def seal_chunk(data: bytes) -> bytes:

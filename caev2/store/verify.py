@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from caev2.errors import SourceError, StoreCorrupt
 from caev2.progress import Progress, Silent
+from caev2.store.hashing import hash_file
 from caev2.store.index import read_index
 from caev2.store.layout import INDEX, SCRATCH, files_of_unit, shard_path, unit_path
 from caev2.store.learned import learned_files, read_quality
@@ -12,7 +13,7 @@ from caev2.store.manifest import FILE_NAME
 from caev2.store.reader import Store
 from caev2.store.records import UnitRecord, read_record
 from caev2.store.replay import ViewReplay
-from caev2.store.seal import files_of_store, hash_file, root_digest
+from caev2.store.seal import files_of_store, root_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

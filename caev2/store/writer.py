@@ -30,6 +30,7 @@ from caev2.store.disk import (
     write_whole,
     writing,
 )
+from caev2.store.hashing import hash_file
 from caev2.store.index import index_columns, write_index
 from caev2.store.layout import (
     CROP_CHECKSUM,
@@ -58,7 +59,7 @@ from caev2.store.manifest import (
 )
 from caev2.store.quality import Quality
 from caev2.store.records import ImageFacts, UnitRecord, is_done, read_record, read_records
-from caev2.store.seal import hash_file, root_digest
+from caev2.store.seal import root_digest
 from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk, shard_index
 from caev2.store.views import View, hash_crop, shrink_crop
 from caev2.store.zarr_metadata import metadata_files

@@ -63,7 +63,7 @@ def test_the_teacher_saw_the_very_crops_that_are_kept(made, kind):
                 file = io.BytesIO()
                 Image.fromarray(cut).save(file, "JPEG", quality=95, subsampling=0)
                 assert np.array_equal(crop, np.asarray(Image.open(io.BytesIO(file.getvalue()))))
-                assert kept.read(view, image) == file.getvalue()
+                assert store.read_crop(view, image) == file.getvalue()
             wanted = teacher.tokens(torch.from_numpy(crop.copy())[None], ["projected"])["projected"][0]
             np.testing.assert_allclose(store.read_rows("projected", view, [image])[0], wanted, atol=1e-3)
     assert kept.drifted is None
@@ -97,7 +97,7 @@ def test_without_crops_and_images_the_user_is_told_both_ways_out(made, tmp_path)
     assert not (tmp_path / "run").exists()
     with pytest.raises(StoreMismatch, match="keeps no crops"):
         StoredCrops(Store(tmp_path / "plain"))
-    with pytest.raises(StoreMismatch, match="image 2 has no crop"):
+    with pytest.raises(StoreMismatch, match="image 2 has no valid row"):
         open_crops(Store(made / "raw"), None).crop(0, 2)
 
 

@@ -1,9 +1,9 @@
-"""`caev2 store ...`: looking into a store and checking it."""
+"""`caev2 store verify`: is every byte what was written?"""
 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,13 +13,10 @@ from caev2.commands.invocation import (
     device_option,
     example,
     json_option,
-    list_failures,
     pick_device,
     print_result,
     quiet_option,
 )
-from caev2.commands.store_grow import store_extend, store_graft
-from caev2.commands.store_show import store_show
 
 if TYPE_CHECKING:
     from caev2.extract.recheck import Recheck
@@ -27,50 +24,7 @@ if TYPE_CHECKING:
     from caev2.store.reader import Store
 
 
-@click.group(epilog=example("store info photographs.caev2"))
-def store() -> None:
-    """Look into a store and check it."""
-
-
-@store.command("info", epilog=example("store info photographs.caev2"))
-@click.argument("store", type=click.Path(path_type=Path))
-@json_option
-def store_info(store: Path, as_json: bool) -> None:
-    """Describe a store on one screen."""
-    from caev2.store.describe import describe_store
-    from caev2.store.disk import say_bytes
-    from caev2.store.reader import Store
-    from caev2.terminal import print_facts, print_json
-
-    described = describe_store(Store(store, allow_unsealed=True))
-    if as_json:
-        print_json(described)
-        return
-    targets, failures = described.pop("targets"), described.pop("failures")
-    described["undecodable"] = list_failures(tuple((key, reason) for key, reason in failures))
-    described["view_settings"] = ", ".join(f"{name} {value}" for name, value in described["view_settings"].items())
-    print_facts("Store", described)
-    for name, target in targets.items():
-        teacher = target.pop("teacher")
-        target["bytes"] = say_bytes(target["bytes"])
-        target |= _say_quality(target.pop("quality"))
-        target["teacher"] = f"{teacher['name']}, {teacher['precision']}, sha256 {teacher['sha256'][:16]}..."
-        print_facts(f"Target {name}", target)
-
-
-def _say_quality(quality: dict[str, Any] | None) -> dict[str, str]:
-    """One line for each kind of token; none where nothing is lost."""
-    return {
-        kind.replace("_", " "): (
-            f"relative error {figures['relative_error']:.2g}, centred cosine {figures['centred_cosine_mean']:.4f} "
-            f"(1st percentile {figures['centred_cosine_p1']:.4f}), on {figures['tokens']:,} tokens held out"
-        )
-        for kind, figures in (quality or {}).items()
-        if figures is not None and figures["relative_error"] is not None
-    }
-
-
-@store.command("verify", epilog=example("store verify photographs.caev2 --images photographs"))
+@click.command("verify", epilog=example("store verify photographs.caev2 --images photographs"))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--images", type=click.Path(path_type=Path), default=None, help="Also compare the pixels of every view.")
 @click.option("--teacher", "rows", type=click.IntRange(1), default=None, help="Also run the teacher again on N rows.")
@@ -134,8 +88,3 @@ def _say_again(again: "Recheck") -> str:
         f"{again.rows} rows; cosine of class tokens {again.class_cosine_mean:.5f}, at least "
         f"{again.class_cosine_min:.5f}; of patches {again.patch_cosine_mean:.5f}, at least {again.patch_cosine_min:.5f}"
     )
-
-
-store.add_command(store_show)
-store.add_command(store_extend)
-store.add_command(store_graft)

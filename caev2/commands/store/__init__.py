@@ -1,0 +1,1 @@
+"""`caev2 store ...`, a module for each errand."""

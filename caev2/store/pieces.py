@@ -1,0 +1,74 @@
+"""Many pieces of files, read at once into one array."""
+
+import functools
+import itertools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import UInt8
+
+from caev2.store.shard import crc32c
+
+_THREADS = min(8, os.cpu_count() or 1)
+_THREADED_BYTES = 1 << 14  # threads that read smaller pieces wait for one another longer than for memory
+
+
+def read_pieces(
+    into: UInt8[np.ndarray, "piece byte"], descriptors: Sequence[int], offsets: Sequence[int], *, check: bool
+) -> list[int]:
+    """Read one piece of a file into each row of an array.
+
+    Args:
+        into: Contiguous; each row is filled.
+        descriptors: An open file for each piece.
+        offsets: Where each piece begins.
+        check: Whether checksums are wanted.
+
+    Returns:
+        The crc32c of each piece; without `check`, nothing.
+
+    Raises:
+        EOFError: A file ends within a piece.
+        OSError: A piece cannot be read.
+    """
+    count, size = into.shape
+    if size < _THREADED_BYTES or count < 2 or _THREADS == 1:
+        return _read_some(into, descriptors, offsets, check)
+    cuts = [count * part // _THREADS for part in range(_THREADS + 1)]
+    first, *others = (slice(*pair) for pair in itertools.pairwise(cuts))
+    begun = [_pool().submit(_read_some, into[part], descriptors[part], offsets[part], check) for part in others]
+    found = _read_some(into[first], descriptors[first], offsets[first], check)
+    for part in begun:
+        found += part.result()
+    return found
+
+
+def _read_some(into: np.ndarray, descriptors: Sequence[int], offsets: Sequence[int], check: bool) -> list[int]:
+    size, whole, checksums = into.shape[1], into.reshape(-1).data, []
+    for begin, descriptor, offset in zip(range(0, into.size, size), descriptors, offsets, strict=True):
+        piece = whole[begin : begin + size]
+        if os.preadv(descriptor, (piece,), offset) != size:
+            _read_rest(piece, descriptor, offset)
+        if check:
+            checksums.append(crc32c(piece))
+    return checksums
+
+
+def _read_rest(piece: memoryview, descriptor: int, offset: int) -> None:
+    """Read a piece again, however many calls it takes: one may give less than it was asked for."""
+    done = 0
+    while done < len(piece):
+        count = os.preadv(descriptor, (piece[done:],), offset + done)
+        if count == 0:
+            raise EOFError(f"the file ends {len(piece) - done} bytes early")
+        done += count
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS - 1, thread_name_prefix="caev2-read")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not follow into a child

@@ -1,0 +1,102 @@
+"""The small arrays of a store: a number or a few for each view of each image, compared with recorded digests."""
+
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from jaxtyping import Int
+
+from caev2.errors import StoreCorrupt, StoreMismatch
+from caev2.store.column import Column
+from caev2.store.layout import FieldType, chunk_path, small_arrays, unit_path
+from caev2.store.manifest import Manifest
+from caev2.store.records import UnitRecord, read_record
+from caev2.store.shard import CRC_BYTES
+
+_KEPT_BYTES = 64 << 20
+"""Of the values of all views, before those of other views than the current one go."""
+
+
+class SmallArrays:
+    """Values by view and image.
+
+    A chunk counts only with the digest that the record of its unit has for it: its own checksum would hold in the
+    place of another, too.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self._path, self._manifest = path, manifest
+        self._types = small_arrays(manifest)
+        self._columns: dict[tuple[str, int], Column] = {}
+        self._records: dict[int, UnitRecord] = {}
+
+    def __getstate__(self) -> dict:
+        """What travels to a worker process: nothing that was read."""
+        return {**self.__dict__, "_columns": {}, "_records": {}}
+
+    def values(self, array: str, view: int, images: Int[np.ndarray, " image"]) -> np.ndarray:
+        """The values of some images at one view.
+
+        Args:
+            array: Path of the array; see `layout.small_arrays`.
+            view: Which view.
+            images: Numbers of the images, in any order.
+
+        Raises:
+            StoreMismatch: There is no such view or image.
+            StoreCorrupt: What is there is not what was written.
+        """
+        count = self._manifest.images
+        if len(images) and not (0 <= view < self._manifest.views and images.min() >= 0 and images.max() < count):
+            wrong = next((image for image in images.tolist() if not 0 <= image < count), int(images[0]))
+            raise StoreMismatch(
+                f"{self._path} has no view {view} of image {wrong}: it holds {self._manifest.views} views of {count} "
+                "images."
+            )
+        column = self._columns.get((array, view))
+        return (column or self._begin_column(array, view)).of(images)
+
+    def of_block(self, array: str, view: int, block: int) -> np.ndarray:
+        """The values of all images of a block at one view."""
+        return self.values(array, view, np.asarray(self._manifest.images_of_block(block)))
+
+    def _begin_column(self, array: str, view: int) -> Column:
+        if sum(column.bytes for column in self._columns.values()) > _KEPT_BYTES:
+            self._columns = {place: column for place, column in self._columns.items() if place[1] == view}
+        field, block_images = self._types[array], self._manifest.spec.block_images
+
+        def load(block: int) -> np.ndarray:
+            return self._read_chunk(chunk_path(array, view, block, field), field, block)
+
+        self._columns[array, view] = Column(self._manifest.images, block_images, field, load)
+        return self._columns[array, view]
+
+    def _read_chunk(self, chunk: str, field: FieldType, block: int) -> np.ndarray:
+        _, digest = self._record(block).files[chunk]
+        try:
+            data = (self._path / chunk).read_bytes()
+        except OSError as problem:
+            raise StoreCorrupt(
+                f"{self._path / chunk} cannot be read: {problem.strerror}. Restore it, or delete the unit's record "
+                "and extract again."
+            ) from None
+        if xxhash.xxh3_128_hexdigest(data) != digest:
+            raise StoreCorrupt(
+                f"{self._path / chunk} is damaged, or the file of another place: its digest is not the recorded one. "
+                f"Run `caev2 store verify {self._path}`, restore the file, or delete the unit's record and extract "
+                "again."
+            )
+        dtype = np.dtype(field.dtype).newbyteorder("<")
+        return np.frombuffer(data[:-CRC_BYTES], dtype=dtype).reshape(-1, *field.shape)
+
+    def _record(self, block: int) -> UnitRecord:
+        """The record of a unit; the last one is kept, since its arrays are asked for one after another."""
+        if block not in self._records:
+            record = read_record(self._path, self._manifest, block)
+            if record is None:
+                raise StoreCorrupt(
+                    f"{self._path / unit_path(block)} is missing: block {block} was never finished or lost. Run the "
+                    "same `caev2 extract` again: it is computed anew."
+                )
+            self._records = {block: record}
+        return self._records[block]
