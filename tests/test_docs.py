@@ -76,7 +76,7 @@ def test_every_command_in_running_text_exists_with_its_options(line):
     assert not unknown
 
 
-@pytest.mark.parametrize("line", ["caev2 extract A", "caev2 prtrain A B", "caev2 extract A B --layout zarr"])
+@pytest.mark.parametrize("line", ["caev2 extract A", "caev2 prtrain A B", "caev2 extract A B --layout hdf5"])
 def test_a_command_that_does_not_exist_would_be_found(line):
     with pytest.raises((click.UsageError, AssertionError)):
         parse(line)

@@ -24,6 +24,12 @@ from caev2.commands.invocation import (
 @click.option("--views", type=int, default=None, help="Views of each image.")
 @click.option("--codec", default=None, help="How rows are stored: float16, int8, lloyd4, klt, pq, or auto.")
 @click.option(
+    "--layout",
+    type=click.Choice(["zarr", "webdataset"]),
+    default=None,
+    help="In which files rows lie: zarr shards, or tars that stock webdataset reads.",
+)
+@click.option(
     "--crops",
     type=click.Choice(["none", "jpeg", "raw"]),
     default=None,
@@ -45,6 +51,7 @@ def extract(
     teacher: str | None,
     views: int | None,
     codec: str | None,
+    layout: str | None,
     crops: str | None,
     calibration: Path | None,
     dry_run: bool,
@@ -63,7 +70,7 @@ def extract(
     from caev2.store.images import open_images
 
     chosen = override(load(recipe, RECIPES), settings)
-    named = {"teacher": teacher, "view_count": views, "codec": codec}
+    named = {"teacher": teacher, "view_count": views, "codec": codec, "layout": layout}
     chosen = dataclasses.replace(chosen, **{name: value for name, value in named.items() if value is not None})
     if crops is not None:
         chosen = dataclasses.replace(chosen, crops=None if crops == "none" else crops)

@@ -18,7 +18,6 @@ from caev2.progress import Progress
 from caev2.store.calibration import choose_images, fit_codec, measure, refuse_unfaithful
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.images import ImageSource
-from caev2.store.manifest import TargetSpec
 from caev2.store.quality import FLOORS, QualityFloor
 from caev2.store.reader import Store
 from caev2.store.writer import StoreWriter
@@ -65,7 +64,7 @@ def calibrate(
         if tables_of is None:
             tables, quality = fit_codec(codec, fitted, judged)
         else:
-            tables = Store(tables_of).tables(_twin(target, Store(tables_of)))
+            tables = Store(tables_of).tables(Store(tables_of).twin_of(target))
             quality = measure(codec, tables, judged)
         floor = recipe.floor.over(FLOORS.get(target.codec, QualityFloor()))
         refuse_unfaithful(f"{target.codec} on {name!r}", floor, quality)
@@ -105,25 +104,9 @@ def _refuse_other_tables(writer: StoreWriter, other: Store) -> None:
     for target in writer.manifest.spec.targets.values():
         if not codec_named(target.codec).learns:
             continue
-        theirs = other.manifest.spec.targets[_twin(target, other)].tables
+        theirs = other.manifest.spec.targets[other.twin_of(target)].tables
         if target.tables not in (None, theirs):
             raise StoreMismatch(
                 f"{writer.path} has tables of its own already ({target.tables}), {other.path} others ({theirs}). Go on "
                 "without --calibration, or give another path for the new store."
             )
-
-
-def _twin(target: TargetSpec, other: Store) -> str:
-    """The target of another store whose tables fit: of the same teacher, tap and codec.
-
-    Raises:
-        StoreMismatch: There is none.
-    """
-    for name, theirs in other.manifest.spec.targets.items():
-        same_teacher = theirs.teacher["sha256"] == target.teacher["sha256"]
-        if same_teacher and (theirs.tap, theirs.codec, theirs.width) == (target.tap, target.codec, target.width):
-            return name
-    raise StoreMismatch(
-        f"{other.path} has no tables of {target.codec} for tap {target.tap!r} of the teacher {target.teacher['name']} "
-        f"(sha256 {target.teacher['sha256'][:12]}...). Give --calibration a store of the same teacher, tap and codec."
-    )

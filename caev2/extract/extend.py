@@ -120,6 +120,7 @@ def _recipe_of(manifest: Manifest, names: list[str], views: int, workers: int) -
         precision=first.teacher["precision"],
         codec=first.codec,
         crops=manifest.spec.crops,
+        layout=manifest.layout,
         block_images=manifest.spec.block_images,
         teacher_batch=manifest.spec.teacher_batch,
         workers=workers,

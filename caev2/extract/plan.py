@@ -85,6 +85,7 @@ def _known_facts(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher | 
     targets = {recipe.target_name(tap): tap for tap in recipe.taps}
     codec = recipe.codec_for(len(source))
     return {
+        "layout": recipe.layout,
         "images": len(source),
         "views": recipe.view_count,
         "first_view": recipe.first_view,
@@ -135,6 +136,7 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
     )
     return Manifest(
         spec=spec,
+        layout=recipe.layout,
         images=len(source),
         views=recipe.view_count,
         first_view=recipe.first_view,

@@ -12,6 +12,7 @@ from caev2.extract.teacher import Precision
 from caev2.recipe import speed
 from caev2.store.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES
 from caev2.store.codecs.catalog import codec_named
+from caev2.store.manifest import Layout
 from caev2.store.quality import QualityFloor
 from caev2.store.views import ViewSettings
 
@@ -45,6 +46,8 @@ class ExtractRecipe:
     crops: Literal["jpeg", "raw"] | None = None
     """Whether the store keeps the crops, so that training needs no source images: as JPEG of quality 95, which the
     teacher then sees as well, or as they are."""
+    layout: Layout = "zarr"
+    """In which files rows lie: zarr shards, or tars that stock `webdataset` reads. The numbers are the same."""
     block_images: int = 512
     """Images of a block: what is lost at most when an extraction is killed."""
     teacher_batch: int = 64

@@ -84,7 +84,7 @@ def extract(
     )
     planned = plan(source, store, recipe, teacher)
     refuse_too_large(planned)
-    writer = StoreWriter(store, plan_store(source, recipe, teacher))
+    writer = StoreWriter(store, plan_store(source, recipe, teacher), source.listing())
     try:
         progress.say(f"extract: {say_plan(planned)}")
         tables_of = None if calibration is None else Path(calibration)
@@ -94,7 +94,7 @@ def extract(
             writer.withdraw()  # a store that has just begun: nothing is left of it
             raise
         computed = _write_units(writer, source, recipe, teacher, device, progress)
-        manifest = writer.seal(source.keys, source.paths, source.labels)
+        manifest = writer.seal()
     finally:
         writer.close()
     return _result(store, manifest, rows_computed=computed)
@@ -133,7 +133,7 @@ def _write_units(
 ) -> int:
     """Compute every unit that has no record; the number of rows the teacher computed."""
     manifest, pending = writer.manifest, writer.pending()
-    failed = list(writer.failures(source.keys))
+    failed = list(writer.failures())
     total, todo = len(source), sum(len(manifest.images_of_block(block)) for block in pending)
     if pending:
         progress.start("extract", total * manifest.views, (total - todo) * manifest.views)
@@ -160,7 +160,7 @@ def _write_units(
                 clock.tell_once(computed)
             unit.finish()
     progress.finish()
-    _refuse_too_many(writer.failures(source.keys), total, recipe.max_failed)  # those of other writers too
+    _refuse_too_many(writer.failures(), total, recipe.max_failed)  # those of other writers too
     return computed
 
 

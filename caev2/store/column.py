@@ -40,3 +40,25 @@ class Column:
     def bytes(self) -> int:
         """Memory of what has been read."""
         return int(self._loaded.sum()) * self._block_images * self._values[:1].nbytes
+
+
+_KEPT_BYTES = 64 << 20
+"""Of all columns, before those of other views than the current one go."""
+
+
+class Columns:
+    """Columns by what they hold and of which view; those of other views make room."""
+
+    def __init__(self):
+        self._columns: dict[tuple[str, int], Column] = {}
+
+    def get(self, place: tuple[str, int]) -> Column | None:
+        """The column of a kind and view, if there is one."""
+        return self._columns.get(place)
+
+    def add(self, place: tuple[str, int], column: Column) -> Column:
+        """Keep a column."""
+        if sum(one.bytes for one in self._columns.values()) > _KEPT_BYTES:
+            self._columns = {kept: one for kept, one in self._columns.items() if kept[1] == place[1]}
+        self._columns[place] = column
+        return column

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from caev2.errors import ImageUndecodable, PixelDrift, StoreCorrupt, StoreMismatch
-from caev2.store.layout import crop_path
+from caev2.store.layout import CROPS, row_file
 from caev2.store.reader import Store
 from caev2.store.views import hash_crop, shrink_crop
 
@@ -121,7 +121,8 @@ class StoredCrops:
 
     def _describe(self, view: int, image: int) -> str:
         block = image // self._store.manifest.spec.block_images
-        return f"{self._store.path / crop_path(view, block)}: the crop of image {image}, view {view}"
+        path = self._store.path / row_file(self._store.manifest, CROPS, view, block)
+        return f"{path}: the crop of image {image}, view {view}"
 
 
 def thumbnail_difference(store: Store, view: int, image: int, crop: UInt8[np.ndarray, "size size 3"]) -> float:

@@ -22,9 +22,9 @@ from caev2.store.layout import (
     INDEX,
     SCRATCH,
     chunk_path,
-    crop_path,
     files_of_unit,
-    shard_path,
+    kinds_of,
+    row_file,
     small_arrays,
     unit_path,
 )
@@ -125,6 +125,7 @@ def _refuse_unfitting(store: Path, there: Manifest, part: Path, other: Manifest,
     ours, theirs = there.spec, other.spec
     facts = [
         ("images", there.source_digest, other.source_digest),
+        ("layout", there.layout, other.layout),
         ("view settings", ours.views, theirs.views),
         ("images of a block", ours.block_images, theirs.block_images),
         ("teacher batch", ours.teacher_batch, theirs.teacher_batch),
@@ -136,6 +137,11 @@ def _refuse_unfitting(store: Path, there: Manifest, part: Path, other: Manifest,
         if stop != other.first_view + other.views:  # else it has grown by this part already
             facts.append(("first view", stop, other.first_view))
     else:
+        if there.layout == "webdataset":
+            raise StoreMismatch(
+                f"{store} keeps its rows in tars, which hold all targets of a view. Convert both to the layout zarr "
+                "(`caev2 store convert --layout zarr`), graft, and convert the result back."
+            )
         facts += [("first view", there.first_view, other.first_view), ("number of views", there.views, other.views)]
     for what, one, another in facts:
         if one != another:
@@ -239,12 +245,10 @@ def _renamed(other: Manifest, block: int, shift: int) -> dict[str, str]:
     places, types = {}, small_arrays(other)
     for view in range(other.views):
         grown = view + shift
-        for target in other.spec.targets:
-            places[shard_path(target, view, block)] = shard_path(target, grown, block)
+        for kind in kinds_of(other):
+            places[row_file(other, kind, view, block)] = row_file(other, kind, grown, block)
         for array, field in types.items():
             places[chunk_path(array, view, block, field)] = chunk_path(array, grown, block, field)
-        if other.spec.crops is not None:
-            places[crop_path(view, block)] = crop_path(grown, block)
     return places
 
 

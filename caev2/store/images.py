@@ -1,6 +1,5 @@
 """Where images come from: a key, a label and the bytes of the file for each."""
 
-import hashlib
 import itertools
 import os
 import unicodedata
@@ -8,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from caev2.errors import SourceError
+from caev2.store.index import Listing, digest_listing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What torchvision's `ImageFolder` takes for an image, in any case of letters."""
@@ -51,14 +49,13 @@ class ImageSource:
         except OSError as problem:
             raise SourceError(f"cannot read {path}: {problem.strerror}") from None
 
+    def listing(self) -> Listing:
+        """What an index says of the images before they are read."""
+        return Listing(keys=self.keys, paths=self.paths, labels=self.labels)
+
     def digest(self) -> str:
-        """A sha256 of keys, labels and class names in order: equal for equal content, wherever it lies."""
-        digest = hashlib.sha256()
-        for text in (*self.keys, "", *self.classes):
-            data = text.encode()
-            digest.update(len(data).to_bytes(8, "little") + data)
-        digest.update(np.asarray(self.labels, dtype="<i8").tobytes())
-        return digest.hexdigest()
+        """Equal for equal keys, labels and classes, wherever the images lie."""
+        return digest_listing(self.listing(), self.classes)
 
 
 def open_images(path: Path | str, split: Literal["train", "val"] = "train") -> ImageSource:

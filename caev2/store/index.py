@@ -1,9 +1,11 @@
 """`index.parquet`: one line an image, from row number to key, label, file, size and validity."""
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,36 @@ from caev2.recipe import canonical
 from caev2.store.disk import write_whole
 from caev2.store.hashing import hash_file
 from caev2.store.layout import INDEX
-from caev2.store.records import UnitRecord
+from caev2.store.records import ImageFacts, UnitRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Columns = dict[str, list]
 """The content of an index, by name of column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What is known of the images of a store before they are read."""
+
+    keys: Sequence[str]
+    """In order."""
+    paths: Sequence[str]
+    """Where each image's file lies below its source's root."""
+    labels: Sequence[int]
+    """Class of each, -1 where there is none."""
+
+
+def digest_listing(listing: Listing, classes: Sequence[str]) -> str:
+    """A sha256 of keys, labels and class names in order."""
+    digest = hashlib.sha256()
+    for text in (*listing.keys, "", *classes):
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    digest.update(np.asarray(listing.labels, dtype="<i8").tobytes())
+    return digest.hexdigest()
+
 
 _TYPES = {
     "key": "string",
@@ -36,15 +61,13 @@ _TYPES = {
 }
 
 
-def index_columns(
-    records: Sequence[UnitRecord], keys: Sequence[str], paths: Sequence[str], labels: Sequence[int]
-) -> Columns:
+def index_columns(records: Sequence[UnitRecord], listing: Listing) -> Columns:
     """The index of a store whose units are all done."""
     facts = [image for record in records for image in record.images]
     return {
-        "key": list(keys),
-        "label": list(labels),
-        "container": [_spell(path) for path in paths],
+        "key": list(listing.keys),
+        "label": list(listing.labels),
+        "container": [_spell(path) for path in listing.paths],
         "offset": [0] * len(facts),
         "height": [fact.height for fact in facts],
         "width": [fact.width for fact in facts],
@@ -53,6 +76,17 @@ def index_columns(
         "valid": [fact.reason is None for fact in facts],
         "reason": [fact.reason for fact in facts],
     }
+
+
+def listing_of(columns: Columns) -> Listing:
+    """What an index says of the images before they were read."""
+    return Listing(keys=columns["key"], paths=columns["container"], labels=columns["label"])
+
+
+def facts_of_images(columns: Columns) -> list[ImageFacts]:
+    """What an index says of the images' files."""
+    named = zip(*(columns[field.name] for field in dataclasses.fields(ImageFacts)), strict=True)
+    return [ImageFacts(height=h, width=w, bytes=size, xxh3_128=digest, reason=why) for h, w, size, digest, why in named]
 
 
 def digest_columns(columns: Columns) -> str:

@@ -10,6 +10,7 @@ STORE/
   views/<field>                       [view, image, ...]; chunk: a view of a block
   crops/data/<view>/<block>           optional: the crops of a view of a block, one after another
   crops/size, crops/crc32c            [view, image] uint32: of each crop
+  tars/<view>/<block>.tar             with the layout `webdataset`, instead of codes and crops/data; see `tars`
   units/<block>.json                  the record of a finished unit: digest of each of its files
   .tmp/                               unfinished files, gone once sealed
 """
@@ -49,6 +50,9 @@ VIEW_FIELDS = {
 CHECKSUM = FieldType("uint32")
 
 
+CROPS = ""
+"""What crops are called among the targets, whose names are not empty."""
+
 CROP_SIZE, CROP_CHECKSUM = "crops/size", "crops/crc32c"
 """The arrays of the bytes of kept crops, and what they must add up to."""
 
@@ -83,6 +87,23 @@ def crop_path(view: int, block: int) -> str:
     return f"crops/data/{view}/{block}"
 
 
+def tar_path(view: int, block: int) -> str:
+    """The file of one view of one block in the layout `webdataset`."""
+    return f"tars/{view}/{block:06d}.tar"
+
+
+def kinds_of(manifest: Manifest) -> list[str]:
+    """What a valid image has at each view, in the order of a tar's members: a row of each target, then the crop."""
+    return [*sorted(manifest.spec.targets), *([CROPS] if manifest.spec.crops is not None else [])]
+
+
+def row_file(manifest: Manifest, kind: str, view: int, block: int) -> str:
+    """The file that holds the rows of a target, or the crops, of one view of one block."""
+    if manifest.layout == "webdataset":
+        return tar_path(view, block)
+    return crop_path(view, block) if kind == CROPS else shard_path(kind, view, block)
+
+
 def unit_path(block: int) -> str:
     """The record of a unit."""
     return f"{UNITS}/{block:06d}.json"
@@ -98,9 +119,7 @@ def small_arrays(manifest: Manifest) -> dict[str, FieldType]:
 
 def files_of_unit(manifest: Manifest, block: int) -> set[str]:
     """Every shard and chunk of one block."""
-    shards = {shard_path(target, view, block) for target in manifest.spec.targets for view in range(manifest.views)}
-    if manifest.spec.crops is not None:
-        shards |= {crop_path(view, block) for view in range(manifest.views)}
+    shards = {row_file(manifest, kind, view, block) for kind in kinds_of(manifest) for view in range(manifest.views)}
     return shards | {
         chunk_path(array, view, block, field)
         for array, field in small_arrays(manifest).items()

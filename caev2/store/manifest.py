@@ -19,6 +19,9 @@ from caev2.store.codecs.codec import RowType
 from caev2.store.views import ViewSettings
 
 FORMAT = 1
+Layout = Literal["zarr", "webdataset"]
+"""In which files rows lie: zarr shards, or tars."""
+
 FILE_NAME = "manifest.json"
 
 
@@ -106,6 +109,8 @@ class Manifest:
     """Images, the undecodable ones included."""
     views: int
     """Views of each image."""
+    layout: Layout = "zarr"
+    """In which files the rows lie; the numbers are the same."""
     first_view: int = 0
     """Which view of its image the first one is: not 0 in a part that is to be grafted onto a store of so many."""
     source_digest: str
@@ -138,6 +143,7 @@ class Manifest:
         """The file: indented JSON that ends in a digest of itself."""
         content = {
             "format": FORMAT,
+            "layout": self.layout,
             "fingerprint": self.spec.fingerprint(),
             "spec": self.spec.mapping(),
             "images": self.images,
@@ -164,6 +170,10 @@ def read_manifest(store: Path) -> Manifest:
         StoreCorrupt: The manifest is damaged or was edited.
     """
     path = store / FILE_NAME
+    if (store / "cold.json").is_file() and not path.exists():
+        raise StoreMismatch(
+            f"{store} is a cold copy of a store. Bring the store back: `caev2 store convert {store} PATH`."
+        )
     try:
         content = json.loads(path.read_bytes())
         digest = content.pop("digest")
@@ -197,6 +207,12 @@ def read_manifest(store: Path) -> Manifest:
 _RECOVER = "Restore the file from a copy, or extract the store again."
 
 
+def _layout_of(name: str) -> Layout:
+    if name == "zarr" or name == "webdataset":
+        return name
+    raise ValueError(f"there is no layout called {name!r}")
+
+
 def _manifest_of(content: dict[str, Any]) -> Manifest:
     spec = content["spec"]
     return Manifest(
@@ -207,6 +223,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
             teacher_batch=spec["teacher_batch"],
             crops=spec["crops"],
         ),
+        layout=_layout_of(content["layout"]),
         images=content["images"],
         views=content["views"],
         first_view=content["first_view"],
@@ -265,6 +282,7 @@ SOURCE_FACT = "keys and labels of the images"
 def facts_of(manifest: Manifest) -> dict[str, Any]:
     """Everything that tells one store from another, by its name in messages."""
     return {
+        "layout": manifest.layout,
         "images": manifest.images,
         "views": manifest.views,
         "first_view": manifest.first_view,
@@ -310,6 +328,21 @@ def sealed(manifest: Manifest, root_digest: str, index_digest: str, failures: tu
         root_digest=root_digest,
         index_digest=index_digest,
         failures=failures,
+        sealed_as=None,
+        lost_blocks=(),
+    )
+
+
+def begin_like(manifest: Manifest) -> Manifest:
+    """The manifest of a store of the same spec, images and views, of which nothing is written yet."""
+    targets = {name: dataclasses.replace(target, tables=None) for name, target in manifest.spec.targets.items()}
+    return dataclasses.replace(
+        manifest,
+        spec=dataclasses.replace(manifest.spec, targets=targets),
+        state="building",
+        root_digest=None,
+        index_digest=None,
+        failures=(),
         sealed_as=None,
         lost_blocks=(),
     )

@@ -18,9 +18,10 @@ from caev2.store.codecs.codec import DecodePlan, Tables
 from caev2.store.index import index_digest, read_index, read_numbers
 from caev2.store.layout import INDEX
 from caev2.store.learned import read_tables
-from caev2.store.manifest import Manifest, read_manifest
+from caev2.store.manifest import Manifest, TargetSpec, read_manifest
 from caev2.store.shards import Shards
 from caev2.store.small_arrays import SmallArrays
+from caev2.store.unit_files import UnitFiles
 from caev2.store.views import View
 
 
@@ -45,8 +46,9 @@ class Store:
                 f"{self.path} is not sealed: its extraction did not finish. Run the same `caev2 extract` again; it "
                 "goes on where it stopped."
             )
-        self._small = SmallArrays(self.path, self.manifest)
-        self._shards = Shards(self.path, self.manifest, self._small)
+        files = UnitFiles(self.path, self.manifest)
+        self._small = SmallArrays(self.path, self.manifest, files)
+        self._shards = Shards(self.path, self.manifest, self._small, files)
         self._index_is_sound = False
         self._tables: dict[str, Tables] = {}
 
@@ -118,6 +120,22 @@ class Store:
             self._tables[target] = {} if spec.tables is None else read_tables(self.path, target, spec.tables)
         return self._tables[target]
 
+    def twin_of(self, target: TargetSpec) -> str:
+        """The target whose tables fit another store's: of the same teacher, tap and codec.
+
+        Raises:
+            StoreMismatch: There is none.
+        """
+        for name, ours in self.manifest.spec.targets.items():
+            same_teacher = ours.teacher["sha256"] == target.teacher["sha256"]
+            if same_teacher and (ours.tap, ours.codec, ours.width) == (target.tap, target.codec, target.width):
+                return name
+        raise StoreMismatch(
+            f"{self.path} has no tables of {target.codec} for tap {target.tap!r} of the teacher "
+            f"{target.teacher['name']} (sha256 {target.teacher['sha256'][:12]}...). Give --calibration a store of the "
+            "same teacher, tap and codec."
+        )
+
     def decode_plan(self, target: str) -> DecodePlan | None:
         """How a target's stored rows become latents; none: they are the latents."""
         return codec_named(self.manifest.spec.targets[self.target(target)].codec).plan(self.tables(target))
@@ -156,7 +174,9 @@ class Store:
         numbers = np.asarray(images, dtype=np.int64)
         self._refuse_invalid(view, numbers)
         rows = np.empty((len(numbers), *row.stored_shape), dtype=np.dtype(row.dtype).newbyteorder("<"))
-        self._shards.read_rows(target, view, numbers, rows.view(np.uint8).reshape(len(numbers), -1), check=check)
+        self._shards.read_rows(
+            target, view, numbers, rows.view(np.uint8).reshape(len(numbers), row.row_bytes), check=check
+        )
         return rows
 
     def _refuse_invalid(self, view: int, images: Int[np.ndarray, " row"]) -> None:
@@ -192,7 +212,11 @@ class Store:
 
     def view_value(self, field: str, view: int, image: int):
         """One field of `layout.VIEW_FIELDS` for one view of one image."""
-        return self._small.values(f"views/{field}", view, np.asarray([image]))[0]
+        return self.view_values(field, view, [image])[0]
+
+    def view_values(self, field: str, view: int, images: Sequence[int] | Int[np.ndarray, " image"]) -> np.ndarray:
+        """One field of `layout.VIEW_FIELDS` for one view of some images."""
+        return self._small.values(f"views/{field}", view, np.asarray(images, dtype=np.int64))
 
     def close(self) -> None:
         """Close the files."""

@@ -7,15 +7,17 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from caev2.errors import StoreCorrupt
-from caev2.store.column import Column
-from caev2.store.layout import CROP_CHECKSUM, CROP_SIZE, FieldType, checksum_path, crop_path, shard_path
+from caev2.store.column import Column, Columns
+from caev2.store.layout import CROP_CHECKSUM, CROP_SIZE, CROPS, FieldType, checksum_path, row_file
 from caev2.store.manifest import Manifest
 from caev2.store.open_files import OpenFiles, Place, most_open
 from caev2.store.pieces import read_pieces
-from caev2.store.shard import CRC_BYTES, chunk_offsets, crc32c, shard_bytes
+from caev2.store.shard import CRC_BYTES, chunk_offsets, crc32c
 from caev2.store.small_arrays import SmallArrays
+from caev2.store.tars import find_members
+from caev2.store.unit_files import UnitFiles
 
-_CROPS = "/"  # beside the names of targets, none of which can be this
+_ALL = "*"  # beside the names of targets, none of which can be this
 _OFFSET = FieldType("int64")
 _RESTORE = "Restore it, or delete the unit's record and extract again."
 
@@ -27,16 +29,17 @@ class Shards:
         path: Folder of the store.
         manifest: Of the store.
         small: Its small arrays, which hold the checksums.
+        unit_files: What the files must be.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, small: SmallArrays):
-        self._path, self._manifest, self._small = path, manifest, small
+    def __init__(self, path: Path, manifest: Manifest, small: SmallArrays, unit_files: UnitFiles):
+        self._path, self._manifest, self._small, self._unit_files = path, manifest, small, unit_files
         self._files = OpenFiles(self._open)
-        self._offsets: dict[tuple[str, int], Column] = {}
+        self._offsets = Columns()
 
     def __getstate__(self) -> dict:
         """What travels to a worker process: no open files."""
-        return {**self.__dict__, "_files": None, "_offsets": {}}
+        return {**self.__dict__, "_files": None, "_offsets": Columns()}
 
     def __setstate__(self, state: dict) -> None:
         """Begin without open files."""
@@ -61,32 +64,35 @@ class Shards:
             some, rows = images[first : first + most], into[first : first + most]
             found = self._read(target, view, some, rows, check=check)
             if check:
-                self._compare(target, view, some, rows, found)
+                self._compare(target, view, some, found)
 
     def _read(self, kind: str, view: int, images: np.ndarray, into: np.ndarray, *, check: bool) -> list[int]:
         blocks = (images // self._manifest.spec.block_images).tolist()
         offsets = self._places(kind, view).of(images).tolist()
-        descriptors = self._files.of([(kind, view, block) for block in blocks])
+        descriptors = self._files.of([(self._file_kind(kind), view, block) for block in blocks])
         try:
             return read_pieces(into, descriptors, offsets, check=check)
         except (OSError, EOFError) as problem:
-            paths = sorted({self._path_of((kind, view, block)) for block in blocks})
+            paths = sorted({row_file(self._manifest, kind, view, block) for block in blocks})
             raise StoreCorrupt(
                 f"One of {len(paths)} files from {self._path / paths[0]} on cannot be read: {problem}. Run `caev2 "
                 f"store verify {self._path}` to learn which."
             ) from None
 
-    def _compare(self, target: str, view: int, images: np.ndarray, rows: np.ndarray, found: list[int]) -> None:
+    def _compare(self, target: str, view: int, images: np.ndarray, found: list[int]) -> None:
         wanted = self._small.values(checksum_path(target), view, images)
         damaged = np.flatnonzero(wanted != np.asarray(found, dtype=wanted.dtype))
         if len(damaged):
-            image = int(images[damaged[0]])
-            block = image // self._manifest.spec.block_images
-            raise StoreCorrupt(
-                f"{self._path / shard_path(target, view, block)}: row of image {image}, view {view} is damaged: its "
-                f"checksum is {found[damaged[0]]}, {wanted[damaged[0]]} was written. Run `caev2 store verify "
-                f"{self._path}`, restore the file or delete the unit's record and extract again."
-            )
+            place = damaged[0]
+            what = f"row of image {images[place]}, view {view}"
+            raise self._damage(target, view, int(images[place]), what, found[place], int(wanted[place]))
+
+    def _damage(self, kind: str, view: int, image: int, what: str, found: int, wanted: int) -> StoreCorrupt:
+        path = self._path / row_file(self._manifest, kind, view, image // self._manifest.spec.block_images)
+        return StoreCorrupt(
+            f"{path}: {what} is damaged: its checksum is {found}, {wanted} was written. Run `caev2 store verify "
+            f"{self._path}`, restore the file or delete the unit's record and extract again."
+        )
 
     def read_crop(self, view: int, image: int) -> bytes:
         """The bytes that are kept of the crop of one view.
@@ -97,50 +103,43 @@ class Shards:
         number = np.asarray([image])
         size = int(self._small.values(CROP_SIZE, view, number)[0])
         data = np.empty((1, size), np.uint8)
-        self._read(_CROPS, view, number, data, check=False)
-        if crc32c(data.data.cast("B")) != int(self._small.values(CROP_CHECKSUM, view, number)[0]):
-            block = image // self._manifest.spec.block_images
-            raise StoreCorrupt(
-                f"{self._path / crop_path(view, block)}: the crop of image {image}, view {view} is damaged: its "
-                f"checksum is not the one that was written. Run `caev2 store verify {self._path}`, restore the file "
-                "or delete the unit's record and extract again."
-            )
+        self._read(CROPS, view, number, data, check=False)
+        found, wanted = crc32c(data.data.cast("B")), int(self._small.values(CROP_CHECKSUM, view, number)[0])
+        if found != wanted:
+            raise self._damage(CROPS, view, image, f"the crop of image {image}, view {view}", found, wanted)
         return data.tobytes()
 
     def _places(self, kind: str, view: int) -> Column:
         """Where the rows, or crops, of one view begin in their files."""
-        if (kind, view) not in self._offsets:
-            self._offsets = {place: column for place, column in self._offsets.items() if place[1] == view}
 
-            def load(block: int) -> np.ndarray:
-                return self._offsets_of(kind, view, block)
+        def load(block: int) -> np.ndarray:
+            return self._offsets_of(kind, view, block)
 
-            images, block_images = self._manifest.images, self._manifest.spec.block_images
-            self._offsets[kind, view] = Column(images, block_images, _OFFSET, load)
-        return self._offsets[kind, view]
+        images, block_images = self._manifest.images, self._manifest.spec.block_images
+        known = self._offsets.get((kind, view))
+        return known or self._offsets.add((kind, view), Column(images, block_images, _OFFSET, load))
 
     def _offsets_of(self, kind: str, view: int, block: int) -> np.ndarray:
-        images = len(self._manifest.images_of_block(block))
-        if kind != _CROPS:
+        if self._manifest.layout == "webdataset":
+            valid = self._small.of_block("views/valid", view, block)
+            descriptor = self._files.of([(self._file_kind(kind), view, block)])[0]
+            path = self._path / row_file(self._manifest, kind, view, block)
+            return find_members(descriptor, path, self._manifest, block, valid)[kind]
+        if kind != CROPS:
+            images = len(self._manifest.images_of_block(block))
             return chunk_offsets(images, self._manifest.spec.targets[kind].row_bytes)
         sizes = self._small.of_block(CROP_SIZE, view, block).astype(np.int64) + CRC_BYTES
         return np.cumsum(sizes) - sizes
 
-    def _path_of(self, place: Place) -> str:
-        kind, view, block = place
-        return crop_path(view, block) if kind == _CROPS else shard_path(kind, view, block)
-
-    def _size_of(self, place: Place) -> int:
-        kind, view, block = place
-        images = len(self._manifest.images_of_block(block))
-        if kind != _CROPS:
-            row_bytes = self._manifest.spec.targets[kind].row_bytes
-            return shard_bytes(images, self._manifest.spec.block_images, row_bytes)
-        return int(self._small.of_block(CROP_SIZE, view, block).sum()) + images * CRC_BYTES
+    def _file_kind(self, kind: str) -> str:
+        """A tar holds all kinds, so it is opened but once."""
+        return _ALL if self._manifest.layout == "webdataset" else kind
 
     def _open(self, place: Place) -> int:
         """A descriptor of a file of the right size."""
-        path, expected = self._path / self._path_of(place), self._size_of(place)
+        kind, view, block = place
+        name = row_file(self._manifest, kind, view, block)
+        path, (expected, _) = self._path / name, self._unit_files.of(view, block)[name]
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError as problem:

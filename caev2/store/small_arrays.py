@@ -7,14 +7,11 @@ import xxhash
 from jaxtyping import Int
 
 from caev2.errors import StoreCorrupt, StoreMismatch
-from caev2.store.column import Column
-from caev2.store.layout import FieldType, chunk_path, small_arrays, unit_path
+from caev2.store.column import Column, Columns
+from caev2.store.layout import FieldType, chunk_path, small_arrays
 from caev2.store.manifest import Manifest
-from caev2.store.records import UnitRecord, read_record
 from caev2.store.shard import CRC_BYTES
-
-_KEPT_BYTES = 64 << 20
-"""Of the values of all views, before those of other views than the current one go."""
+from caev2.store.unit_files import UnitFiles
 
 
 class SmallArrays:
@@ -24,15 +21,14 @@ class SmallArrays:
     place of another, too.
     """
 
-    def __init__(self, path: Path, manifest: Manifest):
-        self._path, self._manifest = path, manifest
+    def __init__(self, path: Path, manifest: Manifest, files: UnitFiles):
+        self._path, self._manifest, self._files = path, manifest, files
         self._types = small_arrays(manifest)
-        self._columns: dict[tuple[str, int], Column] = {}
-        self._records: dict[int, UnitRecord] = {}
+        self._columns = Columns()
 
     def __getstate__(self) -> dict:
         """What travels to a worker process: nothing that was read."""
-        return {**self.__dict__, "_columns": {}, "_records": {}}
+        return {**self.__dict__, "_columns": Columns()}
 
     def values(self, array: str, view: int, images: Int[np.ndarray, " image"]) -> np.ndarray:
         """The values of some images at one view.
@@ -61,18 +57,15 @@ class SmallArrays:
         return self.values(array, view, np.asarray(self._manifest.images_of_block(block)))
 
     def _begin_column(self, array: str, view: int) -> Column:
-        if sum(column.bytes for column in self._columns.values()) > _KEPT_BYTES:
-            self._columns = {place: column for place, column in self._columns.items() if place[1] == view}
         field, block_images = self._types[array], self._manifest.spec.block_images
 
         def load(block: int) -> np.ndarray:
-            return self._read_chunk(chunk_path(array, view, block, field), field, block)
+            chunk = chunk_path(array, view, block, field)
+            return self._read_chunk(chunk, field, self._files.of(view, block)[chunk][1])
 
-        self._columns[array, view] = Column(self._manifest.images, block_images, field, load)
-        return self._columns[array, view]
+        return self._columns.add((array, view), Column(self._manifest.images, block_images, field, load))
 
-    def _read_chunk(self, chunk: str, field: FieldType, block: int) -> np.ndarray:
-        _, digest = self._record(block).files[chunk]
+    def _read_chunk(self, chunk: str, field: FieldType, digest: str) -> np.ndarray:
         try:
             data = (self._path / chunk).read_bytes()
         except OSError as problem:
@@ -88,15 +81,3 @@ class SmallArrays:
             )
         dtype = np.dtype(field.dtype).newbyteorder("<")
         return np.frombuffer(data[:-CRC_BYTES], dtype=dtype).reshape(-1, *field.shape)
-
-    def _record(self, block: int) -> UnitRecord:
-        """The record of a unit; the last one is kept, since its arrays are asked for one after another."""
-        if block not in self._records:
-            record = read_record(self._path, self._manifest, block)
-            if record is None:
-                raise StoreCorrupt(
-                    f"{self._path / unit_path(block)} is missing: block {block} was never finished or lost. Run the "
-                    "same `caev2 extract` again: it is computed anew."
-                )
-            self._records = {block: record}
-        return self._records[block]

@@ -7,7 +7,7 @@ from caev2.errors import SourceError, StoreCorrupt
 from caev2.progress import Progress, Silent
 from caev2.store.hashing import hash_file
 from caev2.store.index import read_index
-from caev2.store.layout import INDEX, SCRATCH, files_of_unit, shard_path, unit_path
+from caev2.store.layout import INDEX, SCRATCH, files_of_unit, row_file, unit_path
 from caev2.store.learned import learned_files, read_quality
 from caev2.store.manifest import FILE_NAME
 from caev2.store.reader import Store
@@ -86,7 +86,7 @@ def _check_rows(store: Store, record: UnitRecord) -> Iterator[str]:
             try:
                 store.read_stored(target, view, valid)
             except StoreCorrupt as damage:
-                yield f"{shard_path(target, view, record.block)}: {damage}"
+                yield f"{row_file(store.manifest, target, view, record.block)}: {damage}"
 
 
 def _check_tables(store: Store) -> Iterator[str]:

@@ -6,44 +6,26 @@ equal, and a store that was interrupted ends in the same bytes as one that was n
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import xxhash
-from jaxtyping import Float16, UInt8
-
 from caev2.errors import OutputError, StoreCorrupt, StoreMismatch
-from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import Tables
-from caev2.store.codecs.tables import little_endian, tables_digest
+from caev2.store.codecs.tables import tables_digest
 from caev2.store.disk import (
     Scratch,
     create_whole,
     entries,
-    flush_file,
     locked,
     remove_abandoned,
     remove_if_empty,
-    replace_file,
     write_whole,
     writing,
 )
 from caev2.store.hashing import hash_file
-from caev2.store.index import index_columns, write_index
+from caev2.store.index import Listing, index_columns, write_index
 from caev2.store.layout import (
-    CROP_CHECKSUM,
-    CROP_SIZE,
     INDEX,
     SCRATCH,
-    VIEW_FIELDS,
-    checksum_path,
-    chunk_path,
-    crop_path,
-    empty_block,
-    shard_path,
-    small_arrays,
     unit_path,
 )
 from caev2.store.learned import create_learned, has_learned, read_tables
@@ -58,22 +40,10 @@ from caev2.store.manifest import (
     with_tables,
 )
 from caev2.store.quality import Quality
-from caev2.store.records import ImageFacts, UnitRecord, is_done, read_record, read_records
+from caev2.store.records import is_done, read_record, read_records
 from caev2.store.seal import root_digest
-from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk, shard_index
-from caev2.store.views import View, hash_crop, shrink_crop
+from caev2.store.unit_writer import UnitJob, UnitWriter
 from caev2.store.zarr_metadata import metadata_files
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RenderedView:
-    """A view's parameters and its pixels."""
-
-    view: View
-    crop: UInt8[np.ndarray, "size size 3"]
-    """What the teacher sees."""
-    kept: bytes = b""
-    """The crop as a store with crops keeps it."""
 
 
 class StoreWriter:
@@ -83,14 +53,15 @@ class StoreWriter:
         path: Folder of the store, made if it is missing.
         manifest: What is to be written, in state `building`. Targets whose codec learns have no tables yet: they are
             those of the store at the path, if it has some, or those that `calibrate` is given.
+        listing: Keys, paths and labels of the images.
 
     Raises:
         StoreMismatch: A store of another spec, or of other images, lies at the path.
         OutputError: The path cannot be written, or holds something else than a store.
     """
 
-    def __init__(self, path: Path, manifest: Manifest):
-        self.path = path
+    def __init__(self, path: Path, manifest: Manifest, listing: Listing):
+        self.path, self.listing = path, listing
         self._scratch: Scratch | None = None
         self._tables: dict[str, Tables] = {}
         check_place(path)
@@ -199,32 +170,25 @@ class StoreWriter:
         """Whether a unit has been finished, by this writer or another."""
         return is_done(self.path, self.manifest, block)
 
-    def unit(self, block: int) -> "UnitWriter":
+    def unit(self, block: int) -> UnitWriter:
         """Begin a unit."""
         with writing(self.path):
-            return UnitWriter(self, block)
+            tables = {target: self.tables(target) for target in self.manifest.spec.targets}
+            job = UnitJob(self.path, self.scratch, self.manifest, self.listing, tables)
+            return UnitWriter(job, block)
 
-    def failures(self, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """Key and reason of each image without a row, in the units that have a record.
-
-        Args:
-            keys: Of all images, in order.
-        """
+    def failures(self) -> tuple[tuple[str, str], ...]:
+        """Key and reason of each image without a row, in the units that have a record."""
         failed = []
         for block in range(self.manifest.blocks):
             with contextlib.suppress(StoreCorrupt):  # will be computed anew
                 record = read_record(self.path, self.manifest, block)
                 facts = zip(self.manifest.images_of_block(block), record.images, strict=True) if record else ()
-                failed += [(keys[number], fact.reason) for number, fact in facts if fact.reason]
+                failed += [(self.listing.keys[number], fact.reason) for number, fact in facts if fact.reason]
         return tuple(failed)
 
-    def seal(self, keys: Sequence[str], paths: Sequence[str], labels: Sequence[int]) -> Manifest:
+    def seal(self) -> Manifest:
         """Write the index and declare the store whole; every unit must be done.
-
-        Args:
-            keys: Of all images, in order.
-            paths: Where each image's file lies below its source's root.
-            labels: Class of each, -1 where there is none.
 
         Raises:
             StoreMismatch: Lost units of a sealed store were computed anew, to other bytes. They are given up, so that
@@ -234,7 +198,7 @@ class StoreWriter:
             return self.manifest
         records = read_records(self.path, self.manifest)
         with writing(self.path):
-            index = index_columns(records, keys, paths, labels)
+            index = index_columns(records, self.listing)
             digest = root_digest(self.path, self.manifest, records, index)
             if self.manifest.sealed_as not in (None, digest):
                 for block in self.manifest.lost_blocks:
@@ -294,166 +258,3 @@ def check_place(path: Path) -> None:
         )
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file. Give the path of a store, or one that does not exist yet.")
-
-
-class UnitWriter:
-    """The files of one block, filled image by image in order; a context manager that leaves no file open."""
-
-    def __init__(self, writer: StoreWriter, block: int):
-        self._writer, self._block = writer, block
-        manifest = writer.manifest
-        self._capacity = manifest.spec.block_images
-        self._images = len(manifest.images_of_block(block))
-        self._facts: list[ImageFacts] = []
-        self._codecs = {
-            name: (codec_named(target.codec), writer.tables(name)) for name, target in manifest.spec.targets.items()
-        }
-        self._small = {
-            (array, view): empty_block(field, self._capacity)
-            for array, field in small_arrays(manifest).items()
-            for view in range(manifest.views)
-        }
-        self._shards = {
-            (target, view): _ShardFile(writer.scratch / f"{target}-{view}-{block}")
-            for target in manifest.spec.targets
-            for view in range(manifest.views)
-        }
-        kept = range(manifest.views) if manifest.spec.crops is not None else ()
-        self._crops = {view: _ShardFile(writer.scratch / f"crops-{view}-{block}") for view in kept}
-
-    def __enter__(self) -> "UnitWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in (*self._shards.values(), *self._crops.values()):
-            file.discard()
-
-    def add_image(
-        self,
-        facts: ImageFacts,
-        views: Sequence[RenderedView],
-        latents: Mapping[str, Float16[np.ndarray, "view token width"]],
-    ) -> None:
-        """Add the next image of the block.
-
-        Args:
-            facts: About its file; with a reason, the image has no valid row, and `views` and `latents` are not used.
-            views: One for each view of the store.
-            latents: For each target, the rows of all views.
-        """
-        with writing(self._writer.path):
-            for view in range(self._writer.manifest.views):
-                if facts.reason is None:
-                    self._add_view(view, views[view])
-                if view in self._crops:
-                    self._add_crop(view, views[view].kept if facts.reason is None else b"")
-            for target in self._writer.manifest.spec.targets:
-                rows = self._empty_rows(target) if facts.reason else self._encode(target, latents[target])
-                for view, row in enumerate(rows):
-                    self._add_row(target, view, row)
-        self._facts.append(facts)
-
-    def _encode(self, target: str, latents: Float16[np.ndarray, "view token width"]) -> np.ndarray:
-        """The rows as they are stored. They are made of float16 numbers, as if they had been stored so before."""
-        codec, tables = self._codecs[target]
-        return codec.encode(latents.astype(np.float16, copy=False), tables).stored()
-
-    def _empty_rows(self, target: str) -> np.ndarray:
-        row = self._writer.manifest.spec.targets[target].row_type
-        return np.zeros((self._writer.manifest.views, *row.stored_shape), dtype=row.dtype)
-
-    def _add_view(self, view: int, rendered: RenderedView) -> None:
-        values = {name: getattr(rendered.view, name) for name in rendered.view.__dataclass_fields__}
-        values |= {
-            "crop_hash": hash_crop(rendered.crop),
-            "thumbnail": shrink_crop(rendered.crop),
-            "valid": True,
-        }
-        for name in VIEW_FIELDS:
-            self._small[f"views/{name}", view][len(self._facts)] = values[name]
-
-    def _add_crop(self, view: int, kept: bytes) -> None:
-        self._small[CROP_SIZE, view][len(self._facts)] = len(kept)
-        self._small[CROP_CHECKSUM, view][len(self._facts)] = self._crops[view].append(kept)
-
-    def _add_row(self, target: str, view: int, row: np.ndarray) -> None:
-        data = little_endian(row).tobytes()
-        checksum = self._shards[target, view].append(data)
-        self._small[checksum_path(target), view][len(self._facts)] = checksum
-
-    def finish(self) -> None:
-        """Flush the files, move them to their places, write the record; unless another writer was faster."""
-        assert len(self._facts) == self._images, f"{len(self._facts)} of {self._images} images were added"
-        if self._writer.is_done(self._block):
-            return
-        with writing(self._writer.path):
-            moves = self._finish_shards() | self._write_small_arrays()
-            record = UnitRecord(
-                block=self._block,
-                fingerprint=self._writer.manifest.spec.fingerprint(),
-                source_digest=self._writer.manifest.source_digest,
-                files={path: described for path, (_, described) in sorted(moves.items())},
-                images=tuple(self._facts),
-            )
-            for path, (temporary, _) in sorted(moves.items()):
-                replace_file(temporary, self._writer.path / path)
-            write_whole(self._writer.path / unit_path(self._block), record.to_bytes(), self._writer.scratch)
-
-    def _finish_shards(self) -> dict[str, tuple[Path, tuple[int, str]]]:
-        moves = {}
-        for (target, view), shard in self._shards.items():
-            row_bytes = self._writer.manifest.spec.targets[target].row_bytes
-            described = shard.finish(shard_index(self._images, self._capacity, row_bytes))
-            moves[shard_path(target, view, self._block)] = shard.path, described
-        for view, crops in self._crops.items():
-            moves[crop_path(view, self._block)] = crops.path, crops.finish(b"")
-        return moves
-
-    def _write_small_arrays(self) -> dict[str, tuple[Path, tuple[int, str]]]:
-        moves, types = {}, small_arrays(self._writer.manifest)
-        for (array, view), values in self._small.items():
-            path = chunk_path(array, view, self._block, types[array])
-            file = _ShardFile(self._writer.scratch / path.replace("/", "-"))
-            little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-            moves[path] = file.path, file.finish(seal_chunk(little.tobytes()))
-        return moves
-
-
-class _ShardFile:
-    """A file written from front to back, hashed on the way."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._file = path.open("wb")
-        self._hash = xxhash.xxh3_128()
-        self._bytes = 0
-
-    def append(self, chunk: bytes) -> int:
-        """Write a chunk and its crc32c, which is returned."""
-        checksum = crc32c(chunk)
-        self._write(chunk)
-        self._write(checksum.to_bytes(CRC_BYTES, "little"))
-        return checksum
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self._bytes += len(data)
-
-    def finish(self, ending: bytes) -> tuple[int, str]:
-        """Write what comes last and flush; the file's size and xxh3-128."""
-        self._write(ending)
-        self._file.flush()
-        flush_file(self._file.fileno())
-        self.close()
-        return self._bytes, self._hash.hexdigest()
-
-    def close(self) -> None:
-        """Close the file, finished or not."""
-        self._file.close()
-
-    def discard(self) -> None:
-        """Close the file, and remove it unless it was moved to its place."""
-        with contextlib.suppress(OSError):  # what could not be written is no loss
-            self.close()
-        self.path.unlink(missing_ok=True)

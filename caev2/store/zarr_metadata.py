@@ -23,7 +23,8 @@ def array_metadata(manifest: Manifest) -> dict[str, bytes]:
     for target in manifest.spec.targets:
         row = manifest.spec.targets[target].row_type
         shape = (manifest.views, manifest.images, *row.stored_shape)
-        files[codes_path(target)] = sharded(shape, row.dtype, manifest.spec.block_images)
+        if manifest.layout == "zarr":
+            files[codes_path(target)] = sharded(shape, row.dtype, manifest.spec.block_images)
     for path, field in small_arrays(manifest).items():
         shape = (manifest.views, manifest.images, *field.shape)
         files[path] = chunked(shape, field.dtype, manifest.spec.block_images)

@@ -1,5 +1,6 @@
 """A small store of made-up latents over made-up images."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,15 @@ from PIL import Image
 
 from caev2.store.calibration import fit_codec
 from caev2.store.codecs.catalog import codec_named
+from caev2.store.codecs.codec import Tables
+from caev2.store.crops import as_kept
 from caev2.store.decode import decode_rgb
 from caev2.store.images import ImageSource, open_images
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
 from caev2.store.records import describe_file
-from caev2.store.views import ViewSettings, draw_view, render_view
-from caev2.store.writer import RenderedView, StoreWriter
+from caev2.store.unit_writer import RenderedView
+from caev2.store.views import View, ViewSettings, draw_view, render_view
+from caev2.store.writer import StoreWriter
 
 IMAGES, VIEWS, TOKENS, WIDTH, BLOCK = 11, 2, 5, 4, 4
 DAMAGED = 5  # one image in the middle block cannot be decoded
@@ -62,19 +66,35 @@ def write_unit(writer: StoreWriter, block: int, source: ImageSource, latents: np
                 continue
             image = decode_rgb(data)
             views = [draw_view(settings, source.keys[number], view, image) for view in range(VIEWS)]
-            rendered = [RenderedView(view, render_view(image, view, settings.size_px)) for view in views]
+            rendered = [_rendered(writer.manifest, image, view) for view in views]
             facts = describe_file(data, height=image.height, width=image.width)
             unit.add_image(facts, rendered, {"projected": latents[number]})
         unit.finish()
 
 
-def write_store(path: Path, source: ImageSource, latents: np.ndarray, codec: str = "float16") -> Path:
+def _rendered(manifest: Manifest, image: Image.Image, view: View) -> RenderedView:
+    crop, kept = as_kept(manifest.spec.crops, render_view(image, view, manifest.spec.views.size_px))
+    return RenderedView(view, crop, kept)
+
+
+def write_store(
+    path: Path,
+    source: ImageSource,
+    latents: np.ndarray,
+    codec: str = "float16",
+    *,
+    crops: str | None = None,
+    layout: str = "zarr",
+    tables: Tables | None = None,
+) -> Path:
     """A sealed store; a codec that learns is calibrated on the first view of all images but two."""
-    writer = StoreWriter(path, manifest_of(source, codec))
+    manifest = dataclasses.replace(manifest_of(source, codec, crops=crops), layout=layout)
+    writer = StoreWriter(path, manifest, source.listing())
     for target in writer.uncalibrated():
         rows = np.delete(latents[:, 0], DAMAGED, axis=0)
-        writer.calibrate(target, *fit_codec(codec_named(codec), rows[:-2], rows[-2:]))
+        learned = fit_codec(codec_named(codec), rows[:-2], rows[-2:])
+        writer.calibrate(target, *(learned if tables is None else (tables, None)))
     for block in writer.pending():
         write_unit(writer, block, source, latents)
-    writer.seal(source.keys, source.paths, source.labels)
+    writer.seal()
     return path

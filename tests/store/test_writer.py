@@ -1,6 +1,5 @@
 """Several writers, lost units and stores of another kind: a store stays what it was begun as."""
 
-import dataclasses
 import shutil
 import threading
 from pathlib import Path
@@ -33,7 +32,7 @@ def test_of_two_specs_that_begin_at_one_moment_one_is_refused(tmp_path, images):
         def begin(manifest, path=tmp_path / str(attempt), barrier=barrier, outcomes=outcomes):
             barrier.wait()
             try:
-                writer = StoreWriter(path, manifest)
+                writer = StoreWriter(path, manifest, images.listing())
             except StoreMismatch:
                 outcomes.append("refused")
             else:
@@ -53,7 +52,7 @@ def test_of_two_specs_that_begin_at_one_moment_one_is_refused(tmp_path, images):
 
 def test_a_unit_of_another_spec_does_not_count(tmp_path, images, latents):
     write_store(tmp_path / "one", images, latents)
-    other = StoreWriter(tmp_path / "other", manifest_of(images, targets=other_teacher()))
+    other = StoreWriter(tmp_path / "other", manifest_of(images, targets=other_teacher()), images.listing())
     write_unit(other, 0, images, latents)
     assert 0 not in other.pending()
     shutil.copy(tmp_path / "one/units/000000.json", tmp_path / "other/units/000000.json")
@@ -87,7 +86,7 @@ def test_the_root_digest_is_that_of_what_the_index_says(store_path, images, late
 
 
 def test_a_unit_that_another_writer_has_finished_is_not_written_again(tmp_path, images, latents):
-    one, two = (StoreWriter(tmp_path / "store", manifest_of(images)) for _ in range(2))
+    one, two = (StoreWriter(tmp_path / "store", manifest_of(images), images.listing()) for _ in range(2))
     write_unit(one, 0, images, latents)
     record = (tmp_path / "store/units/000000.json").stat()
     assert two.is_done(0)
@@ -101,7 +100,7 @@ def test_a_unit_that_another_writer_has_finished_is_not_written_again(tmp_path, 
 def test_a_manifest_says_which_blocks_are_made_anew(store_path, images):
     sealed = read_manifest(store_path)
     (store_path / "units/000002.json").unlink()
-    writer = StoreWriter(store_path, dataclasses.replace(manifest_of(images)))
+    writer = StoreWriter(store_path, manifest_of(images), images.listing())
     there = read_manifest(store_path)
     assert (there.state, there.sealed_as, there.lost_blocks) == ("building", sealed.root_digest, (2,))
     writer.close()

@@ -4,6 +4,7 @@ import click
 
 from caev2.commands.invocation import example
 from caev2.commands.store.bench import store_bench
+from caev2.commands.store.convert import store_convert, store_merge
 from caev2.commands.store.grow import store_extend, store_graft
 from caev2.commands.store.info import store_info
 from caev2.commands.store.show import store_show
@@ -12,8 +13,17 @@ from caev2.commands.store.verify import store_verify
 
 @click.group(epilog=example("store info photographs.caev2"))
 def store() -> None:
-    """Look into a store, check it, let it grow."""
+    """Look into a store, check it, let it grow, write it in other files."""
 
 
-for command in (store_info, store_verify, store_show, store_extend, store_graft, store_bench):
+for command in (
+    store_info,
+    store_verify,
+    store_show,
+    store_extend,
+    store_graft,
+    store_merge,
+    store_convert,
+    store_bench,
+):
     store.add_command(command)

@@ -1,0 +1,77 @@
+"""`caev2 store convert` and `caev2 store merge`: the same rows in other files."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from caev2.commands.invocation import bars, example, json_option, print_result, quiet_option
+
+
+@click.command("convert", epilog=example("store convert photographs.caev2 photographs-tars --layout webdataset"))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    type=click.Choice(["zarr", "webdataset"]),
+    default=None,
+    help="In which files rows lie: zarr shards, or tars that stock webdataset reads.",
+)
+@click.option("--codec", default=None, help="Encode float16 rows: int8, lloyd4, klt, pq.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Use the codec's tables of this store, of the same teacher, instead of new ones.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another floor for the codec, as for extract: floor.relative_error=0.02; may be repeated.",
+)
+@click.option("--lossless", type=click.Choice(["zstd"]), default=None, help="Write a compressed copy for keeping.")
+@json_option
+@quiet_option
+def store_convert(
+    store: Path,
+    out: Path,
+    layout: Literal["zarr", "webdataset"] | None,
+    codec: str | None,
+    calibration: Path | None,
+    settings: tuple[str, ...],
+    lossless: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write the rows of STORE anew to OUT; or bring back a cold copy."""
+    from caev2.errors import ConfigError
+    from caev2.recipe import override
+    from caev2.store.cold import freeze, is_cold, thaw
+    from caev2.store.convert import Encoding, convert
+
+    if lossless is not None and (layout, codec) != (None, None):
+        raise ConfigError("--lossless makes a copy for keeping, of the store as it is: convert first, then compress.")
+    if lossless is not None:
+        print_result(freeze(store, out, bars(quiet)), as_json, f"Compressed {store}")
+    elif is_cold(store):
+        print_result(thaw(store, out, bars(quiet)), as_json, f"Brought back {out}")
+    else:
+        floor = override(Encoding(), settings).floor
+        result = convert(
+            store, out, layout=layout, codec=codec, calibration=calibration, floor=floor, progress=bars(quiet)
+        )
+        print_result(result, as_json, f"Converted {store}")
+
+
+@click.command("merge", epilog=example("store merge all.caev2 first.caev2 second.caev2"))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("stores", type=click.Path(path_type=Path), nargs=-1, required=True)
+@json_option
+@quiet_option
+def store_merge(out: Path, stores: tuple[Path, ...], as_json: bool, quiet: bool) -> None:
+    """Write one store OUT of the images of several STORES."""
+    from caev2.store.merge import merge
+
+    print_result(merge(stores, out, bars(quiet)), as_json, f"Merged {len(stores)} stores")
