@@ -95,6 +95,9 @@ def row_order(recipe: PretrainRecipe, store: Store) -> RowOrder:
         batch_size=recipe.batch_size,
         epochs=recipe.epochs,
         seed=recipe.seed,
+        ordering=recipe.order,
+        block_images=store.manifest.spec.block_images,
+        window_blocks=recipe.window_blocks,
     )
 
 

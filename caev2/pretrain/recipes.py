@@ -9,6 +9,7 @@ from typing import Literal
 
 from caev2.errors import ConfigError
 from caev2.pretrain.masks import MaskSettings
+from caev2.pretrain.order import Ordering
 from caev2.pretrain.sizes import SIZES, ModelSettings
 from caev2.recipe import speed
 
@@ -63,6 +64,11 @@ class PretrainRecipe:
     """Which of the store's targets is learnt."""
     views: int | None = None
     """Use only the first so many stored views; none: all."""
+    order: Ordering = "full"
+    """In which order rows are used: `full` permutes all of them; `window` goes through whole files of the store, some
+    at a time, as tars and remote stores want it."""
+    window_blocks: int = 16
+    """With `window`: blocks of the store whose rows are shuffled together; 16 blocks of 512 images are 8,192 rows."""
     precision: Literal["fp32", "bf16"] | None = None
     """Autocast type of the student; none: bf16 on a GPU, fp32 on a CPU, where it was measured to be faster."""
     seed: int = 0
@@ -84,7 +90,7 @@ class PretrainRecipe:
         Raises:
             ConfigError: A number is out of range.
         """
-        for name in ("epochs", "batch_size", "checkpoint_epochs", "keep_checkpoints", "log_steps"):
+        for name in ("epochs", "batch_size", "window_blocks", "checkpoint_epochs", "keep_checkpoints", "log_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.workers < 0:

@@ -58,3 +58,48 @@ def test_the_first_rows_are_what_they_have_always_been():
     order = order_of(rows=8, batch_size=8)
     assert order.rows_of(0).tolist() == GOLDEN_ROWS
     assert [order_of(views=4).view_of(3 * epoch) for epoch in range(4)] == GOLDEN_VIEWS
+
+
+def window_of(rows: int = 40, block: int = 8, blocks: int = 2, batch_size: int = 5, seed: int = 0) -> RowOrder:
+    valid = np.delete(np.arange(rows), [3, 17])  # as in a store of which two images cannot be decoded
+    return RowOrder(
+        rows=valid,
+        views=2,
+        batch_size=batch_size,
+        epochs=3,
+        seed=seed,
+        ordering="window",
+        block_images=block,
+        window_blocks=blocks,
+    )
+
+
+@given(rows=st.integers(20, 90), block=st.integers(1, 30), blocks=st.integers(1, 9), seed=st.integers(0, 2**40))
+def test_windows_use_every_row_at_most_once_and_few_blocks_at_a_time(rows, block, blocks, seed):
+    order = window_of(rows=rows, block=block, blocks=blocks, batch_size=1, seed=seed)
+    used = np.concatenate([order.rows_of(step) for step in range(order.steps_per_epoch)])
+    assert sorted(used.tolist()) == order.rows.tolist()
+    of_block = used // block
+    begun = [int(np.flatnonzero(of_block == one)[0]) for one in dict.fromkeys(of_block.tolist())]
+    ended = [int(np.flatnonzero(of_block == one)[-1]) for one in dict.fromkeys(of_block.tolist())]
+    for place in range(len(used)):
+        assert sum(one <= place <= other for one, other in zip(begun, ended, strict=True)) <= blocks
+
+
+def test_windows_of_epochs_and_seeds_differ_and_mix_their_blocks():
+    order = window_of(rows=400, block=50, blocks=4, batch_size=20)
+    first = [order.rows_of(step).tolist() for step in range(order.steps_per_epoch)]
+    second = [order.rows_of(step + order.steps_per_epoch).tolist() for step in range(order.steps_per_epoch)]
+    other = window_of(rows=400, block=50, blocks=4, batch_size=20, seed=1)
+    assert first != second
+    assert first != [other.rows_of(step).tolist() for step in range(other.steps_per_epoch)]
+    assert all(len({row // 50 for row in batch}) > 1 for batch in first)
+    assert pickle.loads(pickle.dumps(order)).rows_of(3).tolist() == first[3]
+
+
+GOLDEN_WINDOW = [12, 4, 14, 5, 13, 16, 15, 18, 19, 7]
+
+
+def test_the_window_order_is_frozen():
+    order = window_of(rows=20, block=3, blocks=2, batch_size=10)
+    assert order.rows_of(0).tolist() == GOLDEN_WINDOW

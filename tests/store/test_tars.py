@@ -20,12 +20,16 @@ from caev2.store.verify import verify_store
 from tests.store import made_up
 from tests.store.made_up import BLOCK, DAMAGED, IMAGES, VIEWS, write_store
 
+leaves_files_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Stock webdataset does."""
+
 
 @pytest.fixture
 def tars(tmp_path, images, latents):
     return write_store(tmp_path / "tars", images, latents, "int8", crops="jpeg", layout="webdataset")
 
 
+@leaves_files_open
 def test_stock_webdataset_reads_the_same_numbers(tars):
     store, seen = Store(tars), 0
     for view in range(VIEWS):
@@ -48,6 +52,7 @@ def test_stock_webdataset_reads_the_same_numbers(tars):
     assert seen == VIEWS * (IMAGES - 1)
 
 
+@leaves_files_open
 def test_raw_crops_are_arrays_for_stock_webdataset(tmp_path, images, latents):
     path = write_store(tmp_path / "raw", images, latents, crops="raw", layout="webdataset")
     sample = next(iter(webdataset.WebDataset(str(path / tar_path(0, 0)), shardshuffle=False).decode()))
