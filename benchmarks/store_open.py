@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from caev2.store.hashing import hash_file
-from caev2.store.index import write_index
+from caev2.store.index import Listing, write_index
 from caev2.store.layout import INDEX
 from caev2.store.manifest import FILE_NAME, Manifest, StoreSpec, TargetSpec, sealed
 from caev2.store.records import describe_file
+from caev2.store.unit_writer import RenderedView
 from caev2.store.views import View, ViewSettings
-from caev2.store.writer import RenderedView, StoreWriter
+from caev2.store.writer import StoreWriter
 
 RESULTS = Path(__file__).parent / "results"
 TOKENS, WIDTH = 5, 8
@@ -58,7 +59,8 @@ def write_sparse_store(path: Path, images: int, views: int) -> None:
         classes=tuple(f"class-{number}" for number in range(1000)),
         state="building",
     )
-    writer = StoreWriter(path, manifest)
+    keys = [f"class-{number % 1000:03d}/image-{number:012d}.jpg" for number in range(images)]
+    writer = StoreWriter(path, manifest, Listing(keys=keys, paths=keys, labels=[-1] * images))
     view = View(box=(0, 0, 32, 32), flip=False, order=(0, 1, 2), factors=(1.0, 1.0, 1.0), grey_mean=0)
     rendered = [RenderedView(view, np.zeros((32, 32, 3), np.uint8))] * views
     rows = np.random.default_rng(0).standard_normal((views, TOKENS, WIDTH)).astype(np.float16)
@@ -67,7 +69,6 @@ def write_sparse_store(path: Path, images: int, views: int) -> None:
             for _ in manifest.images_of_block(block):
                 unit.add_image(describe_file(b"", height=32, width=32), rendered, {"projected": rows})
             unit.finish()
-    keys = [f"class-{number % 1000:03d}/image-{number:012d}.jpg" for number in range(images)]
     columns = {
         "key": keys,
         "label": [number % 1000 for number in range(images)],

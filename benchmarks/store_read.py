@@ -21,11 +21,13 @@ import numpy as np
 from caev2.store.bench import FLAT, BenchReport, bench_store
 from caev2.store.calibration import fit_codec
 from caev2.store.codecs.catalog import codec_named
+from caev2.store.index import Listing
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
 from caev2.store.reader import Store
 from caev2.store.records import describe_file
+from caev2.store.unit_writer import RenderedView
 from caev2.store.views import View, ViewSettings
-from caev2.store.writer import RenderedView, StoreWriter
+from caev2.store.writer import StoreWriter
 from caev2.terminal import Bars, print_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,7 +52,8 @@ def write_store(path: Path, codec: str, images: int) -> None:
         classes=(),
         state="building",
     )
-    writer = StoreWriter(path, manifest)
+    keys = [f"{number:06d}" for number in range(images)]
+    writer = StoreWriter(path, manifest, Listing(keys=keys, paths=keys, labels=[-1] * images))
     for name in writer.uncalibrated():
         calibration = np.concatenate(list(made_up_rows(16)))
         writer.calibrate(name, *fit_codec(codec_named(codec), calibration, calibration[:0]))
@@ -62,8 +65,7 @@ def write_store(path: Path, codec: str, images: int) -> None:
             for _ in manifest.images_of_block(block):
                 unit.add_image(describe_file(b"", height=32, width=32), rendered, {"projected": next(rows)})
             unit.finish()
-    keys = [f"{number:06d}" for number in range(images)]
-    writer.seal(keys, keys, [-1] * images)
+    writer.seal()
 
 
 def print_report(codec: str, report: BenchReport) -> None:

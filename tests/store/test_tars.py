@@ -110,7 +110,7 @@ def rewritten(tars, change) -> Store:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../../escaped", "/tmp/escaped", "000000-000000.projected.pyd", "000000-000000.projected.pickle"]
+    "name", ["../../../escaped", "/etc/escaped", "000000-000000.projected.pyd", "000000-000000.projected.pickle"]
 )
 def test_a_member_of_another_name_is_refused_and_nothing_is_written(tars, tmp_path, name):
     def rename(member, data):
