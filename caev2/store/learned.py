@@ -122,5 +122,5 @@ def read_quality(store: Path, target: str) -> Quality | None:
         StoreCorrupt: The record is damaged.
     """
     with contextlib.suppress(FileNotFoundError):
-        return quality_of_json((store / codec_path(target) / QUALITY).read_text("utf-8"))
+        return quality_of_json((store / codec_path(target) / QUALITY).read_bytes())
     return None

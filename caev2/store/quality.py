@@ -46,7 +46,7 @@ class Quality:
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
 
-def quality_of_json(text: str) -> Quality:
+def quality_of_json(text: str | bytes) -> Quality:
     """Read what `Quality.to_json` wrote.
 
     Raises:
