@@ -77,7 +77,7 @@ class _Cropping:
             return evaluation_crop(self.source.read(image), self.size_px, self.resize_px, self.orientation)
         except ImageUndecodable as problem:
             raise SourceError(
-                f"{self.source.root / self.source.paths[image]} cannot be decoded: {problem}. Every image of an "
+                f"{self.source.place(image)} cannot be decoded: {problem}. Every image of an "
                 "evaluation counts; repair or remove it."
             ) from None
 

@@ -35,6 +35,8 @@ class Listing:
     """Where each image's file lies below its source's root."""
     labels: Sequence[int]
     """Class of each, -1 where there is none."""
+    offsets: Sequence[int] | None = None
+    """Where each begins in its file, which others share; none: each has a file of its own."""
 
 
 def digest_listing(listing: Listing, classes: Sequence[str]) -> str:
@@ -68,7 +70,7 @@ def index_columns(records: Sequence[UnitRecord], listing: Listing) -> Columns:
         "key": list(listing.keys),
         "label": list(listing.labels),
         "container": [_spell(path) for path in listing.paths],
-        "offset": [0] * len(facts),
+        "offset": [0] * len(facts) if listing.offsets is None else list(listing.offsets),
         "height": [fact.height for fact in facts],
         "width": [fact.width for fact in facts],
         "bytes": [fact.bytes for fact in facts],
@@ -80,7 +82,9 @@ def index_columns(records: Sequence[UnitRecord], listing: Listing) -> Columns:
 
 def listing_of(columns: Columns) -> Listing:
     """What an index says of the images before they were read."""
-    return Listing(keys=columns["key"], paths=columns["container"], labels=columns["label"])
+    return Listing(
+        keys=columns["key"], paths=columns["container"], labels=columns["label"], offsets=columns["offset"]
+    )
 
 
 def facts_of_images(columns: Columns) -> list[ImageFacts]:

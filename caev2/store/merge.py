@@ -39,13 +39,16 @@ def merge(stores: Sequence[Path], out: Path, progress: Progress | None = None) -
         _refuse_unfitting(first, other)
     classes = tuple(sorted({name for store in opened for name in store.manifest.classes}))
     lines = sorted(
-        (key, path, label, origin.store.path, origin.image, origin)
+        (key, path, label, offset, origin.store.path, origin.image, origin)
         for store in opened
-        for (key, path, label), origin in zip(_lines(store, classes), origins_of(store), strict=True)
+        for (key, path, label, offset), origin in zip(_lines(store, classes), origins_of(store), strict=True)
     )
     _refuse_equal_keys(lines)
     listing = Listing(
-        keys=[line[0] for line in lines], paths=[line[1] for line in lines], labels=[line[2] for line in lines]
+        keys=[line[0] for line in lines],
+        paths=[line[1] for line in lines],
+        labels=[line[2] for line in lines],
+        offsets=[line[3] for line in lines],
     )
     manifest = dataclasses.replace(
         begin_like(first.manifest),
@@ -71,12 +74,12 @@ def _refuse_unfitting(first: Store, other: Store) -> None:
         raise StoreMismatch(f"Of {first.path} and {other.path}, one has classes and the other has none.")
 
 
-def _lines(store: Store, classes: tuple[str, ...]) -> list[tuple[str, str, int]]:
-    """Key, path and label of each image; labels count in the classes of all stores."""
+def _lines(store: Store, classes: tuple[str, ...]) -> list[tuple[str, str, int, int]]:
+    """Key, path, label and offset of each image; labels count in the classes of all stores."""
     place = {number: classes.index(name) for number, name in enumerate(store.manifest.classes)}
     listing = listing_of(read_index(store.path))
     labels = [place.get(label, NO_LABEL) for label in listing.labels]
-    return list(zip(listing.keys, listing.paths, labels, strict=True))
+    return list(zip(listing.keys, listing.paths, labels, listing.offsets or (), strict=True))
 
 
 def _refuse_equal_keys(lines: Sequence[tuple]) -> None:
