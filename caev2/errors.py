@@ -8,7 +8,8 @@
     ├── StoreError             a store of targets cannot be used
     │   ├── StoreMismatch      it holds something else than what was asked for
     │   ├── StoreIncomplete    it has not been sealed
-    │   └── StoreCorrupt       bytes on disk are not the bytes that were written
+    │   ├── StoreCorrupt       bytes on disk are not the bytes that were written
+    │   └── StoreUnreachable   the server that a store lies on does not answer, or refuses
     ├── TeacherError           a teacher cannot be found, read or recognised
     ├── CheckpointError        a checkpoint cannot be found, read or fitted
     ├── UnsafeFile             a file asks to run code or to leave its folder
@@ -55,6 +56,10 @@ class StoreIncomplete(StoreError):
 
 class StoreCorrupt(StoreError):
     """Bytes on disk are not the bytes that were written."""
+
+
+class StoreUnreachable(StoreError):
+    """The server that a store lies on does not answer, or refuses."""
 
 
 class TeacherError(Caev2Error):

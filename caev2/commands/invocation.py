@@ -4,15 +4,19 @@ torch and everything that brings it are imported inside the commands, so that `-
 """
 
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
 from caev2.errors import Caev2Error
+from caev2.store.cache import CacheSettings
+from caev2.store.remote import DEFAULT_CACHE, StorePath, open_remote
 
 if TYPE_CHECKING:
     from caev2.terminal import Bars
@@ -90,6 +94,29 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override one setting of the recipe; may be repeated.",
 )
+
+
+class _StoreType(click.ParamType):
+    """A store's folder, or its URL; copies of what is read from a URL lie in a cache that the environment may name."""
+
+    name = "store"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> StorePath:
+        """The path, of which nothing is read yet."""
+        if not isinstance(value, str) or "://" not in value:
+            return Path(value)
+        folder, limit = os.environ.get(CACHE), os.environ.get(CACHE_GB)
+        try:
+            limit_bytes = DEFAULT_CACHE.limit_bytes if limit is None else int(float(limit) * 1e9)
+        except ValueError:
+            self.fail(f"{CACHE_GB} is {limit!r}; give a number of gigabytes.", param, ctx)
+        settings = CacheSettings(folder=Path(folder) if folder else DEFAULT_CACHE.folder, limit_bytes=limit_bytes)
+        return open_remote(value, settings)
+
+
+STORE = _StoreType()
+CACHE, CACHE_GB = "CAEV2_CACHE", "CAEV2_CACHE_GB"
+"""Variables of the environment: where copies of stores at URLs are kept, and how many gigabytes."""
 
 
 def common_options(command: Callable) -> Callable:

@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from caev2.commands.invocation import (
+    STORE,
     bars,
     common_options,
     example,
@@ -15,10 +16,11 @@ from caev2.commands.invocation import (
     print_result,
     set_option,
 )
+from caev2.store.remote import StorePath
 
 
 @click.command(epilog=example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--images",
@@ -38,7 +40,7 @@ from caev2.commands.invocation import (
 @set_option
 @common_options
 def pretrain(
-    store: Path,
+    store: StorePath,
     run: Path,
     images: Path | None,
     recipe: str,

@@ -88,6 +88,8 @@ class StepBatches:
         """The batch of one step."""
         epoch, view = self.order.epoch_of(step), self.order.view_of(step)
         rows = self.order.rows_of(step)
+        if self.store.is_remote:
+            self._fetch_ahead(step)
         visible, masked = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
         rates = branch_rates(self.model)
         keep = keep_bits(self.seed, epoch, step, rows, rates) if any(rates) else None
@@ -104,6 +106,12 @@ class StepBatches:
             keep=None if keep is None else torch.from_numpy(keep),
             drifted=self.crops.drifted,
         )
+
+    def _fetch_ahead(self, step: int) -> None:
+        """Have the files fetched that this step and the next window read."""
+        for near in (step, step + self.order.steps_of_window):
+            if near < self.order.total_steps:
+                self.store.prefetch([self.target], self.order.view_of(near), self.order.rows_of(near))
 
 
 def load_batches(batches: StepBatches, steps: range, workers: int, *, pin_memory: bool) -> Iterator[Batch]:

@@ -51,6 +51,11 @@ class RowOrder:
         """Steps of the whole training."""
         return self.epochs * self.steps_per_epoch
 
+    @property
+    def steps_of_window(self) -> int:
+        """Steps after which other files are read, one at least: how far to look ahead for what has to be fetched."""
+        return 1 if self.ordering == "full" else -(-self.window_blocks * self.block_images // self.batch_size)
+
     def epoch_of(self, step: int) -> int:
         """The epoch that a step is in, counted from 0."""
         return step // self.steps_per_epoch

@@ -29,6 +29,7 @@ from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
 from caev2.store.images import ImageSource, open_images
 from caev2.store.reader import Store
+from caev2.store.remote import StorePath
 from caev2.store.replay import open_crops
 
 MAX_SKIPPED = 3
@@ -48,7 +49,7 @@ class PretrainResult:
 
 
 def pretrain(
-    store: Store | Path | str,
+    store: Store | StorePath | str,
     run: Path | str,
     recipe: PretrainRecipe,
     *,
@@ -89,6 +90,11 @@ def pretrain(
     recipe = fit_recipe(recipe, store)
     precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
     order = row_order(recipe, store)
+    if store.is_remote and recipe.order == "full":
+        progress.warn(
+            f"{store.path} lies at a URL and is read in full order, which wants all its files at once. Unless the cache "
+            "holds a whole view, files are fetched over and over: --set order=window reads them one after another."
+        )
     schedule = learning_rates(recipe, order)
     model, start = starting_student(recipe.model, recipe.seed, None if init_from is None else Path(init_from))
     identity = identify(recipe, store, precision, start)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from caev2.errors import StoreCorrupt
+from caev2.errors import StoreCorrupt, StoreMismatch
 from caev2.progress import Progress, Silent
 from caev2.store.layout import codes_path
 from caev2.store.reader import Store
+from caev2.store.remote import RemotePath
 
 Read = Callable[[int, np.ndarray], np.ndarray]
 """From a view and numbers of images to rows."""
@@ -74,8 +75,13 @@ def bench_store(
         progress: Who is told.
 
     Raises:
+        StoreMismatch: The store lies at a URL.
         StoreCorrupt: A row is damaged, or a reader gives other numbers than the others.
     """
+    if isinstance(store.path, RemotePath):
+        raise StoreMismatch(
+            f"{store.path} lies at a URL. Copy it to a local disk, whose speed is what is measured here."
+        )
     progress = progress or Silent()
     random = np.random.default_rng(seed)
     rows = _choose_rows(store, target)
@@ -147,7 +153,7 @@ def _readers(store: Store, target: str, rows: np.ndarray, folder: Path) -> Itera
         "caev2": lambda view, images: store.read_stored(target, view, images),
         "unchecked": lambda view, images: store.read_stored(target, view, images, check=False),
     }
-    array = store.path / codes_path(target)
+    array = Path(store.path) / codes_path(target)
     readers["zarr-python"] = _zarr_reader(array)
     if importlib.util.find_spec("zarrs") is not None:
         readers["zarr + zarrs"] = _zarrs_reader(array)

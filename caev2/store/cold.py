@@ -22,6 +22,7 @@ from caev2.store.layout import SCRATCH, files_of_unit
 from caev2.store.learned import learned_files
 from caev2.store.manifest import FILE_NAME
 from caev2.store.reader import Store
+from caev2.store.remote import StorePath
 from caev2.store.seal import files_of_store
 
 COLD = "cold.json"
@@ -42,7 +43,7 @@ class ColdResult:
     """Of its cold copy."""
 
 
-def freeze(store: Path, out: Path, progress: Progress | None = None) -> ColdResult:
+def freeze(store: StorePath, out: Path, progress: Progress | None = None) -> ColdResult:
     """Write a cold copy of a store; the same call goes on where one was interrupted.
 
     Raises:
@@ -69,7 +70,7 @@ def freeze(store: Path, out: Path, progress: Progress | None = None) -> ColdResu
 
 
 def _freeze_files(
-    store: Path, out: Path, names: list[str], scratch: Path, progress: Progress
+    store: StorePath, out: Path, names: list[str], scratch: Path, progress: Progress
 ) -> dict[str, tuple[int, str]]:
     progress.start("compress", len(names))
     files = {}
@@ -78,7 +79,7 @@ def _freeze_files(
             data = (store / name).read_bytes()
         except OSError as problem:
             raise StoreCorrupt(
-                f"{store / name} cannot be read: {problem.strerror}. Run `caev2 store verify`."
+                f"{store / name} cannot be read: {problem.strerror or problem}. Run `caev2 store verify`."
             ) from None
         files[name] = len(data), xxhash.xxh3_128_hexdigest(data)
         if not _frozen_path(out, name).exists():

@@ -10,6 +10,7 @@ from caev2.store.index import listing_of, read_index
 from caev2.store.manifest import Layout, Manifest, begin_like
 from caev2.store.quality import QualityFloor
 from caev2.store.reader import Store
+from caev2.store.remote import StorePath
 from caev2.store.rewrite import Rewritten, origins_of, rewrite
 
 
@@ -22,12 +23,12 @@ class Encoding:
 
 
 def convert(
-    store: Path,
+    store: StorePath,
     out: Path,
     *,
     layout: Layout | None = None,
     codec: str | None = None,
-    calibration: Path | None = None,
+    calibration: StorePath | None = None,
     floor: QualityFloor | None = None,
     progress: Progress | None = None,
 ) -> Rewritten:
@@ -58,7 +59,7 @@ def convert(
         new = _with_codec(store, new, codec_named(codec).name)
     if new == begin_like(old):
         raise StoreMismatch(f"{store} is so already. Nothing to do; to copy it, copy the folder.")
-    if out.resolve() == store.resolve():
+    if isinstance(store, Path) and out.resolve() == store.resolve():
         raise StoreMismatch(f"{store} cannot be converted in its place. Give another path; remove the old one later.")
     given = None if calibration is None else Store(calibration)
     tables_of = {
@@ -69,7 +70,7 @@ def convert(
     return rewrite(out, new, listing, origins_of(opened), tables_of, floor or QualityFloor(), progress or Silent())
 
 
-def _with_codec(store: Path, manifest: Manifest, codec: str) -> Manifest:
+def _with_codec(store: StorePath, manifest: Manifest, codec: str) -> Manifest:
     targets = {}
     for name, target in manifest.spec.targets.items():
         if target.codec not in ("float16", codec):

@@ -6,11 +6,12 @@ from pathlib import Path
 import xxhash
 
 from caev2.store.disk import flush_file
+from caev2.store.remote import StorePath
 
 _PIECE_BYTES = 1 << 22
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: StorePath) -> str:
     """The xxh3-128 of a file, read in pieces."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:

@@ -17,6 +17,7 @@ from caev2.store.disk import write_whole
 from caev2.store.hashing import hash_file
 from caev2.store.layout import INDEX
 from caev2.store.records import ImageFacts, UnitRecord
+from caev2.store.remote import StorePath
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,9 +83,7 @@ def index_columns(records: Sequence[UnitRecord], listing: Listing) -> Columns:
 
 def listing_of(columns: Columns) -> Listing:
     """What an index says of the images before they were read."""
-    return Listing(
-        keys=columns["key"], paths=columns["container"], labels=columns["label"], offsets=columns["offset"]
-    )
+    return Listing(keys=columns["key"], paths=columns["container"], labels=columns["label"], offsets=columns["offset"])
 
 
 def facts_of_images(columns: Columns) -> list[ImageFacts]:
@@ -115,7 +114,7 @@ def write_index(store: Path, columns: Columns, scratch: Path) -> None:
     write_whole(store / INDEX, buffer.getvalue(), scratch)
 
 
-def index_digest(store: Path) -> str:
+def index_digest(store: StorePath) -> str:
     """The xxh3-128 of the file, as a sealed manifest keeps it.
 
     Raises:
@@ -127,7 +126,7 @@ def index_digest(store: Path) -> str:
         raise _damaged(store, problem.strerror or "") from None
 
 
-def _damaged(store: Path, why: object) -> StoreCorrupt:
+def _damaged(store: StorePath, why: object) -> StoreCorrupt:
     return StoreCorrupt(
         f"{store / INDEX} is missing or damaged: {why}. Delete what is left of it and run the same `caev2 extract` "
         "again: it is written anew."
@@ -139,7 +138,7 @@ def _spell(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def read_numbers(store: Path, name: str) -> np.ndarray:
+def read_numbers(store: StorePath, name: str) -> np.ndarray:
     """One column of numbers, without an object for each.
 
     Raises:
@@ -148,7 +147,7 @@ def read_numbers(store: Path, name: str) -> np.ndarray:
     return _read(store, [name]).column(name).to_numpy()
 
 
-def read_index(store: Path, names: Sequence[str] = tuple(_TYPES)) -> Columns:
+def read_index(store: StorePath, names: Sequence[str] = tuple(_TYPES)) -> Columns:
     """Some or all columns of the index.
 
     Raises:
@@ -158,7 +157,7 @@ def read_index(store: Path, names: Sequence[str] = tuple(_TYPES)) -> Columns:
     return {name: table.column(name).to_pylist() for name in names}
 
 
-def _read(store: Path, names: Sequence[str]) -> "pa.Table":
+def _read(store: StorePath, names: Sequence[str]) -> "pa.Table":
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -21,6 +21,7 @@ from caev2.store.disk import flush_file, flush_folder
 from caev2.store.layout import codec_path
 from caev2.store.manifest import Manifest
 from caev2.store.quality import Quality, quality_of_json
+from caev2.store.remote import StorePath
 from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk
 from caev2.store.zarr_metadata import group, whole
 
@@ -72,7 +73,7 @@ def has_learned(store: Path, target: str) -> bool:
     return (store / codec_path(target)).is_dir()
 
 
-def learned_files(store: Path, manifest: Manifest) -> list[str]:
+def learned_files(store: StorePath, manifest: Manifest) -> list[str]:
     """The files of all calibrated targets, by path in the store."""
     folders = [store / codec_path(name) for name, target in manifest.spec.targets.items() if target.tables]
     return sorted(
@@ -80,7 +81,7 @@ def learned_files(store: Path, manifest: Manifest) -> list[str]:
     )
 
 
-def read_tables(store: Path, target: str, digest: str | None = None) -> dict[str, np.ndarray]:
+def read_tables(store: StorePath, target: str, digest: str | None = None) -> dict[str, np.ndarray]:
     """The tables of a target's codec.
 
     Args:
@@ -105,7 +106,7 @@ def read_tables(store: Path, target: str, digest: str | None = None) -> dict[str
 _RESTORE = "Restore the folder from a copy: without these very tables no row can be decoded."
 
 
-def _read_array(folder: Path) -> np.ndarray:
+def _read_array(folder: StorePath) -> np.ndarray:
     described = json.loads((folder / "zarr.json").read_bytes())
     shape, dtype = tuple(described["shape"]), np.dtype(described["data_type"]).newbyteorder("<")
     data = folder.joinpath("c", *("0" for _ in shape)).read_bytes()
@@ -115,7 +116,7 @@ def _read_array(folder: Path) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def read_quality(store: Path, target: str) -> Quality | None:
+def read_quality(store: StorePath, target: str) -> Quality | None:
     """How faithful a target's codec is; none: it was not measured.
 
     Raises:

@@ -16,6 +16,7 @@ from caev2.errors import ConfigError, StoreCorrupt, StoreMismatch
 from caev2.recipe import fingerprint, merge, to_mapping
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import RowType
+from caev2.store.remote import StorePath
 from caev2.store.views import ViewSettings
 
 FORMAT = 1
@@ -162,7 +163,7 @@ class Manifest:
         return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def read_manifest(store: Path) -> Manifest:
+def read_manifest(store: StorePath) -> Manifest:
     """Read and check `manifest.json`.
 
     Raises:
@@ -170,14 +171,14 @@ def read_manifest(store: Path) -> Manifest:
         StoreCorrupt: The manifest is damaged or was edited.
     """
     path = store / FILE_NAME
-    if (store / "cold.json").is_file() and not path.exists():
-        raise StoreMismatch(
-            f"{store} is a cold copy of a store. Bring the store back: `caev2 store convert {store} PATH`."
-        )
     try:
         content = json.loads(path.read_bytes())
         digest = content.pop("digest")
     except (FileNotFoundError, NotADirectoryError):
+        if (store / "cold.json").is_file():
+            raise StoreMismatch(
+                f"{store} is a cold copy of a store. Bring the store back: `caev2 store convert {store} PATH`."
+            ) from None
         raise StoreMismatch(
             f"There is no store at {store}: it has no {FILE_NAME}. Make one with `caev2 extract`."
         ) from None

@@ -12,12 +12,13 @@ from caev2.store.index import Listing, digest_listing, listing_of, read_index
 from caev2.store.manifest import begin_like, facts_of
 from caev2.store.quality import QualityFloor
 from caev2.store.reader import Store
+from caev2.store.remote import StorePath
 from caev2.store.rewrite import Rewritten, origins_of, rewrite
 
 _OWN = ("images", "layout", "keys and labels of the images")  # in which stores that fit together may differ
 
 
-def merge(stores: Sequence[Path], out: Path, progress: Progress | None = None) -> Rewritten:
+def merge(stores: Sequence[StorePath], out: Path, progress: Progress | None = None) -> Rewritten:
     """Write one store of the images of several, in the order of their keys; these are left as they are.
 
     Args:

@@ -4,9 +4,9 @@ zarr-python would return zeros for a missing shard and takes a swapped shard for
 its bytes are the bytes that were written for that very view of that very image.
 """
 
+import functools
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float16, Int, UInt8
@@ -16,30 +16,36 @@ from caev2.recipe import nearest
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import DecodePlan, Tables
 from caev2.store.index import index_digest, read_index, read_numbers
-from caev2.store.layout import INDEX
+from caev2.store.layout import INDEX, checksum_path, codes_path
 from caev2.store.learned import read_tables
 from caev2.store.manifest import Manifest, TargetSpec, read_manifest
+from caev2.store.remote import RemotePath, StorePath, prefetch, store_path
 from caev2.store.shards import Shards
 from caev2.store.small_arrays import SmallArrays
 from caev2.store.unit_files import UnitFiles
 from caev2.store.views import View
 
+_REMEMBERED = 256  # views of blocks whose files were asked for last, so that not every batch does it again
+
 
 class Store:
-    """A store of targets on a local disk.
+    """A store of targets, on a local disk or at a URL.
+
+    Of a store at a URL whole files are fetched when they are first needed, and kept in a cache; see `remote`.
 
     Args:
-        path: Folder of the store.
+        path: Folder of the store; or its URL, whose files are then kept in `remote.DEFAULT_CACHE`.
         allow_unsealed: Read a store whose extraction has not finished; only rows of finished units can be read.
 
     Raises:
         StoreMismatch: There is no store.
         StoreIncomplete: It is not sealed.
         StoreCorrupt: Its manifest is damaged.
+        StoreUnreachable: The server of its URL does not answer.
     """
 
-    def __init__(self, path: Path | str, *, allow_unsealed: bool = False):
-        self.path = Path(path)
+    def __init__(self, path: StorePath | str, *, allow_unsealed: bool = False):
+        self.path: StorePath = store_path(path)
         self.manifest: Manifest = read_manifest(self.path)
         if self.manifest.state != "sealed" and not allow_unsealed:
             raise StoreIncomplete(
@@ -48,6 +54,7 @@ class Store:
             )
         files = UnitFiles(self.path, self.manifest)
         self._small = SmallArrays(self.path, self.manifest, files)
+        self._unit_files, self._begun = files, dict[tuple[int, int], None]()
         self._shards = Shards(self.path, self.manifest, self._small, files)
         self._index_is_sound = False
         self._tables: dict[str, Tables] = {}
@@ -80,7 +87,7 @@ class Store:
         """The xxh3-128 of each image's file, hexadecimal."""
         return read_index(self._sound_index(), ["xxh3_128"])["xxh3_128"]
 
-    def _sound_index(self) -> Path:
+    def _sound_index(self) -> StorePath:
         """The store, whose index is compared with its digest before it is first read."""
         if not self._index_is_sound and self.manifest.index_digest is not None:
             self._index_is_sound = index_digest(self.path) == self.manifest.index_digest
@@ -186,6 +193,41 @@ class Store:
                 f"{self.path}: image {images[int(valid.argmin())]} has no valid row; read only the images in "
                 "`valid_images`."
             )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies at a URL."""
+        return isinstance(self.path, RemotePath)
+
+    def prefetch(self, targets: Sequence[str], view: int, images: Int[np.ndarray, " row"]) -> None:
+        """Begin to fetch the files that hold some rows, where the store lies at a URL; returns at once.
+
+        Args:
+            targets: Whose rows; kept crops come with them.
+            view: Which view.
+            images: Numbers of the images.
+        """
+        if not isinstance(self.path, RemotePath):
+            return
+        for block in np.unique(images // self.manifest.spec.block_images).tolist():
+            if (view, block) not in self._begun:
+                prefetch(functools.partial(self._files_of, targets, view, block))
+            self._begun[view, block] = None
+        while len(self._begun) > _REMEMBERED:
+            del self._begun[next(iter(self._begun))]
+
+    def _files_of(self, targets: Sequence[str], view: int, block: int) -> list[tuple[RemotePath, tuple[int, str]]]:
+        """The files of one view of a block that training reads."""
+        others = {checksum_path(name) for name in self.manifest.spec.targets if name not in targets}
+        others |= {codes_path(name) for name in self.manifest.spec.targets if name not in targets}
+        others.add("views/thumbnail")  # is looked at only where pixels differ
+        path = self.path
+        assert isinstance(path, RemotePath), "local files need no fetching"
+        return [
+            (path / name, described)
+            for name, described in self._unit_files.of(view, block).items()
+            if not any(name.startswith(f"{other}/") for other in others)
+        ]
 
     def read_crop(self, view: int, image: int) -> bytes:
         """The bytes that are kept of the crop of one view.

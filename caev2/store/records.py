@@ -14,6 +14,7 @@ from caev2.errors import StoreCorrupt
 from caev2.recipe import fingerprint
 from caev2.store.layout import files_of_unit, unit_path
 from caev2.store.manifest import Manifest
+from caev2.store.remote import StorePath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class UnitRecord:
         return json.dumps(content, ensure_ascii=False).encode() + b"\n"
 
 
-def read_record(store: Path, manifest: Manifest, block: int) -> UnitRecord | None:
+def read_record(store: StorePath, manifest: Manifest, block: int) -> UnitRecord | None:
     """The record of a unit, or None if it has not been written.
 
     Raises:
@@ -102,7 +103,7 @@ def _parse_record(data: bytes) -> UnitRecord:
     )
 
 
-def _refuse_other_unit(path: Path, record: UnitRecord, manifest: Manifest, block: int) -> None:
+def _refuse_other_unit(path: StorePath, record: UnitRecord, manifest: Manifest, block: int) -> None:
     """A sound record counts only for the unit, the spec and the images that it was written for."""
     for what, there, wanted in (
         ("block", record.block, block),
@@ -116,7 +117,7 @@ def _refuse_other_unit(path: Path, record: UnitRecord, manifest: Manifest, block
         raise StoreCorrupt(f"{path} names other files than its block has. {_RECOVER}")
 
 
-def read_records(store: Path, manifest: Manifest) -> list[UnitRecord]:
+def read_records(store: StorePath, manifest: Manifest) -> list[UnitRecord]:
     """The records of all units, in order.
 
     Raises:

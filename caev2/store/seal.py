@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from caev2.store.hashing import hash_file
 from caev2.store.index import Columns, digest_columns
@@ -10,6 +9,7 @@ from caev2.store.layout import INDEX, unit_path
 from caev2.store.learned import learned_files
 from caev2.store.manifest import Manifest
 from caev2.store.records import UnitRecord
+from caev2.store.remote import StorePath
 from caev2.store.zarr_metadata import metadata_files
 
 
@@ -18,7 +18,7 @@ def files_of_store(manifest: Manifest) -> list[str]:
     return sorted([*metadata_files(manifest), INDEX, *(unit_path(block) for block in range(manifest.blocks))])
 
 
-def root_digest(store: Path, manifest: Manifest, records: Sequence[UnitRecord], index: Columns) -> str:
+def root_digest(store: StorePath, manifest: Manifest, records: Sequence[UnitRecord], index: Columns) -> str:
     """A sha256 over path and digest of every file but the manifest.
 
     Unit files count by their recorded digests, the index by what it says: its bytes depend on pyarrow's version.

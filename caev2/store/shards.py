@@ -1,7 +1,6 @@
 """The files that hold the rows and crops of a store, read by batches."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -10,8 +9,9 @@ from caev2.errors import StoreCorrupt
 from caev2.store.column import Column, Columns
 from caev2.store.layout import CROP_CHECKSUM, CROP_SIZE, CROPS, FieldType, checksum_path, row_file
 from caev2.store.manifest import Manifest
-from caev2.store.open_files import OpenFiles, Place, most_open
+from caev2.store.open_files import OpenFiles, Place
 from caev2.store.pieces import read_pieces
+from caev2.store.remote import RemotePath, StorePath, forget, open_file
 from caev2.store.shard import CRC_BYTES, chunk_offsets, crc32c
 from caev2.store.small_arrays import SmallArrays
 from caev2.store.tars import find_members
@@ -32,9 +32,9 @@ class Shards:
         unit_files: What the files must be.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, small: SmallArrays, unit_files: UnitFiles):
+    def __init__(self, path: StorePath, manifest: Manifest, small: SmallArrays, unit_files: UnitFiles):
         self._path, self._manifest, self._small, self._unit_files = path, manifest, small, unit_files
-        self._files = OpenFiles(self._open)
+        self._files = OpenFiles(copies=isinstance(path, RemotePath))
         self._offsets = Columns()
 
     def __getstate__(self) -> dict:
@@ -44,7 +44,7 @@ class Shards:
     def __setstate__(self, state: dict) -> None:
         """Begin without open files."""
         self.__dict__.update(state)
-        self._files = OpenFiles(self._open)
+        self._files = OpenFiles(copies=isinstance(self._path, RemotePath))
 
     def read_rows(
         self,
@@ -60,7 +60,7 @@ class Shards:
         Raises:
             StoreCorrupt: A row's bytes are not those that were written.
         """
-        for first in range(0, len(images), most := most_open()):
+        for first in range(0, len(images), most := self._files.most):
             some, rows = images[first : first + most], into[first : first + most]
             found = self._read(target, view, some, rows, check=check)
             if check:
@@ -69,7 +69,7 @@ class Shards:
     def _read(self, kind: str, view: int, images: np.ndarray, into: np.ndarray, *, check: bool) -> list[int]:
         blocks = (images // self._manifest.spec.block_images).tolist()
         offsets = self._places(kind, view).of(images).tolist()
-        descriptors = self._files.of([(self._file_kind(kind), view, block) for block in blocks])
+        descriptors = self._files.of([(self._file_kind(kind), view, block) for block in blocks], self._open)
         try:
             return read_pieces(into, descriptors, offsets, check=check)
         except (OSError, EOFError) as problem:
@@ -91,7 +91,7 @@ class Shards:
         path = self._path / row_file(self._manifest, kind, view, image // self._manifest.spec.block_images)
         return StoreCorrupt(
             f"{path}: {what} is damaged: its checksum is {found}, {wanted} was written. Run `caev2 store verify "
-            f"{self._path}`, restore the file or delete the unit's record and extract again."
+            f"{self._path}`, restore the file or delete the unit's record and extract again.{forget(path)}"
         )
 
     def read_crop(self, view: int, image: int) -> bytes:
@@ -122,7 +122,7 @@ class Shards:
     def _offsets_of(self, kind: str, view: int, block: int) -> np.ndarray:
         if self._manifest.layout == "webdataset":
             valid = self._small.of_block("views/valid", view, block)
-            descriptor = self._files.of([(self._file_kind(kind), view, block)])[0]
+            descriptor = self._files.of([(self._file_kind(kind), view, block)], self._open)[0]
             path = self._path / row_file(self._manifest, kind, view, block)
             return find_members(descriptor, path, self._manifest, block, valid)[kind]
         if kind != CROPS:
@@ -139,14 +139,14 @@ class Shards:
         """A descriptor of a file of the right size."""
         kind, view, block = place
         name = row_file(self._manifest, kind, view, block)
-        path, (expected, _) = self._path / name, self._unit_files.of(view, block)[name]
+        path, described = self._path / name, self._unit_files.of(view, block)[name]
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = open_file(path, described)
         except OSError as problem:
-            raise StoreCorrupt(f"{path} cannot be read: {problem.strerror}. {_RESTORE}") from None
-        if (size := os.fstat(descriptor).st_size) != expected:
+            raise StoreCorrupt(f"{path} cannot be read: {problem.strerror or problem}. {_RESTORE}") from None
+        if (size := os.fstat(descriptor).st_size) != described[0]:
             os.close(descriptor)
-            raise StoreCorrupt(f"{path} holds {size} bytes, {expected} were written. {_RESTORE}")
+            raise StoreCorrupt(f"{path} holds {size} bytes, {described[0]} were written. {_RESTORE}{forget(path)}")
         return descriptor
 
     def close(self) -> None:

@@ -1,7 +1,5 @@
 """The small arrays of a store: a number or a few for each view of each image, compared with recorded digests."""
 
-from pathlib import Path
-
 import numpy as np
 import xxhash
 from jaxtyping import Int
@@ -10,6 +8,7 @@ from caev2.errors import StoreCorrupt, StoreMismatch
 from caev2.store.column import Column, Columns
 from caev2.store.layout import FieldType, chunk_path, small_arrays
 from caev2.store.manifest import Manifest
+from caev2.store.remote import StorePath, forget, read_file
 from caev2.store.shard import CRC_BYTES
 from caev2.store.unit_files import UnitFiles
 
@@ -21,7 +20,7 @@ class SmallArrays:
     place of another, too.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, files: UnitFiles):
+    def __init__(self, path: StorePath, manifest: Manifest, files: UnitFiles):
         self._path, self._manifest, self._files = path, manifest, files
         self._types = small_arrays(manifest)
         self._columns = Columns()
@@ -61,23 +60,23 @@ class SmallArrays:
 
         def load(block: int) -> np.ndarray:
             chunk = chunk_path(array, view, block, field)
-            return self._read_chunk(chunk, field, self._files.of(view, block)[chunk][1])
+            return self._read_chunk(chunk, field, self._files.of(view, block)[chunk])
 
         return self._columns.add((array, view), Column(self._manifest.images, block_images, field, load))
 
-    def _read_chunk(self, chunk: str, field: FieldType, digest: str) -> np.ndarray:
+    def _read_chunk(self, chunk: str, field: FieldType, described: tuple[int, str]) -> np.ndarray:
         try:
-            data = (self._path / chunk).read_bytes()
+            data = read_file(self._path / chunk, described)
         except OSError as problem:
             raise StoreCorrupt(
-                f"{self._path / chunk} cannot be read: {problem.strerror}. Restore it, or delete the unit's record "
-                "and extract again."
+                f"{self._path / chunk} cannot be read: {problem.strerror or problem}. Restore it, or delete the unit's "
+                "record and extract again."
             ) from None
-        if xxhash.xxh3_128_hexdigest(data) != digest:
+        if xxhash.xxh3_128_hexdigest(data) != described[1]:
             raise StoreCorrupt(
                 f"{self._path / chunk} is damaged, or the file of another place: its digest is not the recorded one. "
                 f"Run `caev2 store verify {self._path}`, restore the file, or delete the unit's record and extract "
-                "again."
+                f"again.{forget(self._path / chunk)}"
             )
         dtype = np.dtype(field.dtype).newbyteorder("<")
         return np.frombuffer(data[:-CRC_BYTES], dtype=dtype).reshape(-1, *field.shape)

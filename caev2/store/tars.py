@@ -18,6 +18,7 @@ from caev2.errors import StoreCorrupt
 from caev2.store.hashing import HashedFile
 from caev2.store.layout import CROPS, kinds_of, tar_path
 from caev2.store.manifest import Manifest
+from caev2.store.remote import StorePath
 from caev2.store.zarr_shards import Finished
 
 _BLOCK_BYTES = 512
@@ -116,7 +117,7 @@ class TarShards:
 
 
 def find_members(
-    descriptor: int, path: Path, manifest: Manifest, block: int, valid: np.ndarray
+    descriptor: int, path: StorePath, manifest: Manifest, block: int, valid: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Where the bytes of rows and crops begin in a tar: by kind, for each place of the block; 0 where there is none.
 

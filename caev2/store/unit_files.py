@@ -1,11 +1,10 @@
 """The files of each unit as its record names them: what they must be, before anything of them is believed."""
 
-from pathlib import Path
-
 from caev2.errors import StoreCorrupt
 from caev2.store.layout import unit_path
 from caev2.store.manifest import Manifest
 from caev2.store.records import read_record
+from caev2.store.remote import StorePath
 
 _MOST = 10_000  # a few kB each; one view of ImageNet-1k has 2,503 blocks
 
@@ -18,7 +17,7 @@ class UnitFiles:
         manifest: Of the store.
     """
 
-    def __init__(self, path: Path, manifest: Manifest):
+    def __init__(self, path: StorePath, manifest: Manifest):
         self._path, self._manifest = path, manifest
         self._known: dict[tuple[int, int], dict[str, tuple[int, str]]] = {}
 

@@ -1,21 +1,21 @@
 """`caev2 store bench`: how fast rows are read, beside others."""
 
 import dataclasses
-from pathlib import Path
 
 import click
 
-from caev2.commands.invocation import bars, example, json_option, quiet_option
+from caev2.commands.invocation import STORE, bars, example, json_option, quiet_option
+from caev2.store.remote import StorePath
 
 
 @click.command("bench", epilog=example("store bench photographs.caev2"))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE)
 @click.option("--target", default=None, help="Which target's rows. Default: the first.")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Random rows at a time.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each reader.")
 @json_option
 @quiet_option
-def store_bench(store: Path, target: str | None, batch: int, rounds: int, as_json: bool, quiet: bool) -> None:
+def store_bench(store: StorePath, target: str | None, batch: int, rounds: int, as_json: bool, quiet: bool) -> None:
     """Read random rows of a STORE, beside a flat file of the same bytes and other zarr readers."""
     from caev2.store.bench import FLAT, bench_store
     from caev2.store.reader import Store

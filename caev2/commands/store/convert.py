@@ -5,11 +5,12 @@ from typing import Literal
 
 import click
 
-from caev2.commands.invocation import bars, example, json_option, print_result, quiet_option
+from caev2.commands.invocation import STORE, bars, example, json_option, print_result, quiet_option
+from caev2.store.remote import StorePath
 
 
 @click.command("convert", epilog=example("store convert photographs.caev2 photographs-tars --layout webdataset"))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--layout",
@@ -35,7 +36,7 @@ from caev2.commands.invocation import bars, example, json_option, print_result, 
 @json_option
 @quiet_option
 def store_convert(
-    store: Path,
+    store: StorePath,
     out: Path,
     layout: Literal["zarr", "webdataset"] | None,
     codec: str | None,
@@ -55,7 +56,7 @@ def store_convert(
         raise ConfigError("--lossless makes a copy for keeping, of the store as it is: convert first, then compress.")
     if lossless is not None:
         print_result(freeze(store, out, bars(quiet)), as_json, f"Compressed {store}")
-    elif is_cold(store):
+    elif isinstance(store, Path) and is_cold(store):
         print_result(thaw(store, out, bars(quiet)), as_json, f"Brought back {out}")
     else:
         floor = override(Encoding(), settings).floor
@@ -65,12 +66,24 @@ def store_convert(
         print_result(result, as_json, f"Converted {store}")
 
 
-@click.command("merge", epilog=example("store merge all.caev2 first.caev2 second.caev2"))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.argument("stores", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.command("copy", epilog=example("store copy photographs.caev2 s3://bucket/photographs.caev2"))
+@click.argument("store", type=STORE)
+@click.argument("out", type=STORE)
 @json_option
 @quiet_option
-def store_merge(out: Path, stores: tuple[Path, ...], as_json: bool, quiet: bool) -> None:
+def store_copy(store: StorePath, out: StorePath, as_json: bool, quiet: bool) -> None:
+    """Copy a STORE to a URL, or from one; each file is compared with its digest."""
+    from caev2.store.copy import copy_store
+
+    print_result(copy_store(store, out, bars(quiet)), as_json, f"Copied {store}")
+
+
+@click.command("merge", epilog=example("store merge all.caev2 first.caev2 second.caev2"))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("stores", type=STORE, nargs=-1, required=True)
+@json_option
+@quiet_option
+def store_merge(out: Path, stores: tuple[StorePath, ...], as_json: bool, quiet: bool) -> None:
     """Write one store OUT of the images of several STORES."""
     from caev2.store.merge import merge
 

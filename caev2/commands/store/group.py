@@ -4,7 +4,7 @@ import click
 
 from caev2.commands.invocation import example
 from caev2.commands.store.bench import store_bench
-from caev2.commands.store.convert import store_convert, store_merge
+from caev2.commands.store.convert import store_convert, store_copy, store_merge
 from caev2.commands.store.grow import store_extend, store_graft
 from caev2.commands.store.info import store_info
 from caev2.commands.store.show import store_show
@@ -24,6 +24,7 @@ for command in (
     store_graft,
     store_merge,
     store_convert,
+    store_copy,
     store_bench,
 ):
     store.add_command(command)

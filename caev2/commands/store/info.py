@@ -1,17 +1,17 @@
 """`caev2 store info`: a store on one screen."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from caev2.commands.invocation import example, json_option, list_failures
+from caev2.commands.invocation import STORE, example, json_option, list_failures
+from caev2.store.remote import StorePath
 
 
 @click.command("info", epilog=example("store info photographs.caev2"))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE)
 @json_option
-def store_info(store: Path, as_json: bool) -> None:
+def store_info(store: StorePath, as_json: bool) -> None:
     """Describe a store on one screen."""
     from caev2.store.describe import describe_store
     from caev2.store.disk import say_bytes

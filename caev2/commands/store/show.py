@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from caev2.commands.invocation import example, json_option, print_result
+from caev2.commands.invocation import STORE, example, json_option, print_result
+from caev2.store.remote import StorePath
 
 
 @click.command("show", epilog=example("store show photographs.caev2 --images photographs"))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE)
 @click.option(
     "--images", type=click.Path(path_type=Path), help="What the store was extracted from, unless it keeps its crops."
 )
@@ -21,7 +22,14 @@ from caev2.commands.invocation import example, json_option, print_result
 @click.option("--seed", type=int, default=0, show_default=True, help="Other images.")
 @json_option
 def store_show(
-    store: Path, images: Path | None, out: Path, target: str | None, count: int, views: int, seed: int, as_json: bool
+    store: StorePath,
+    images: Path | None,
+    out: Path,
+    target: str | None,
+    count: int,
+    views: int,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Draw crops of a STORE beside the principal components of their targets."""
     from caev2.eval.store_picture import choose_shown, draw_store

@@ -9,6 +9,7 @@ import click
 
 from caev2.commands.invocation import (
     REFUSED,
+    STORE,
     bars,
     device_option,
     example,
@@ -17,6 +18,7 @@ from caev2.commands.invocation import (
     print_result,
     quiet_option,
 )
+from caev2.store.remote import StorePath
 
 if TYPE_CHECKING:
     from caev2.extract.recheck import Recheck
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify", epilog=example("store verify photographs.caev2 --images photographs"))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE)
 @click.option("--images", type=click.Path(path_type=Path), default=None, help="Also compare the pixels of every view.")
 @click.option("--teacher", "rows", type=click.IntRange(1), default=None, help="Also run the teacher again on N rows.")
 @click.option("--weights", default=None, help="Name of the teacher, where its weights lie in a file.")
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 @quiet_option
 @device_option
 def store_verify(
-    store: Path,
+    store: StorePath,
     images: Path | None,
     rows: int | None,
     weights: str | None,
