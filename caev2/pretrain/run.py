@@ -92,8 +92,8 @@ def pretrain(
     order = row_order(recipe, store)
     if store.is_remote and recipe.order == "full":
         progress.warn(
-            f"{store.path} lies at a URL and is read in full order, which wants all its files at once. Unless the cache "
-            "holds a whole view, files are fetched over and over: --set order=window reads them one after another."
+            f"{store.path} lies at a URL and is read in full order, which wants all its files at once. Unless the "
+            "cache holds a whole view, files are fetched over and over: --set order=window reads one after another."
         )
     schedule = learning_rates(recipe, order)
     model, start = starting_student(recipe.model, recipe.seed, None if init_from is None else Path(init_from))

@@ -11,12 +11,13 @@ from pathlib import Path
 from caev2.errors import OutputError, StoreMismatch
 from caev2.progress import Progress, Silent
 from caev2.store.disk import Scratch, replace_file, writing
+from caev2.store.fetching import Described
 from caev2.store.layout import SCRATCH, unit_path
 from caev2.store.learned import learned_files
 from caev2.store.manifest import FILE_NAME
 from caev2.store.reader import Store
 from caev2.store.records import is_done, read_records
-from caev2.store.remote import Described, RemotePath, StorePath
+from caev2.store.remote import RemotePath, StorePath
 from caev2.store.seal import files_of_store
 from caev2.store.writer import check_place
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from caev2.errors import ConfigError, OutputError, StoreCorrupt, StoreMismatch, StoreUnreachable
-from caev2.store import remote
+from caev2.store import fetching
 from caev2.store.cache import Cache, CacheSettings
 from caev2.store.copy import copy_store
 from caev2.store.layout import shard_path, unit_path
 from caev2.store.reader import Store
 from caev2.store.remote import RemotePath, open_remote
+from caev2.store.remote import store_path as store_path_of
 from caev2.store.verify import verify_store
 from tests.store.made_up import DAMAGED, IMAGES, VIEWS, write_store
 
@@ -32,7 +34,7 @@ class Moody(LocalFileSystem):
 
     protocol = "moody"
     cachable = False
-    fetched: list[str] = []
+    fetched: ClassVar[list[str]] = []
     failing = 0
     problem: Exception = ConnectionResetError("the server went away")
     cuts = 0
@@ -60,7 +62,7 @@ fsspec.register_implementation("moody", Moody, clobber=True)
 
 @pytest.fixture(autouse=True)
 def patient_server(monkeypatch):
-    monkeypatch.setattr(remote, "_WAITS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(fetching, "_WAITS_S", (0.0, 0.0, 0.0))
     Moody.fetched, Moody.failing, Moody.cuts = [], 0, 0
     Moody.problem = ConnectionResetError("the server went away")
 
@@ -294,3 +296,11 @@ def test_a_remote_path_names_its_url_and_is_read_only(store_path, settings):
         "000001.json",
         "000002.json",
     ]
+
+
+@pytest.mark.parametrize("place", ["pipe:touch {}", "pipe://touch {}", "pipe::touch {}"])
+def test_a_pipe_is_no_store_and_runs_nothing(tmp_path, place, settings):
+    canary = tmp_path / "ran"
+    with pytest.raises((StoreMismatch, ConfigError)):
+        Store(store_path_of(place.format(canary), settings))
+    assert not canary.exists()
