@@ -67,9 +67,9 @@ class Shards:
                 self._compare(target, view, some, found)
 
     def _read(self, kind: str, view: int, images: np.ndarray, into: np.ndarray, *, check: bool) -> list[int]:
-        blocks = (images // self._manifest.spec.block_images).tolist()
+        file_kind, blocks = self._file_kind(kind), (images // self._manifest.spec.block_images).tolist()
         offsets = self._places(kind, view).of(images).tolist()
-        descriptors = self._files.of([(self._file_kind(kind), view, block) for block in blocks], self._open)
+        descriptors = self._files.of([(file_kind, view, block) for block in blocks], self._open)
         try:
             return read_pieces(into, descriptors, offsets, check=check)
         except (OSError, EOFError) as problem:
