@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from caev2.errors import ConfigError, OutputError, StoreCorrupt, StoreMismatch, StoreUnreachable
-from caev2.store import fetching
+from caev2.store import fetching, remote
 from caev2.store.cache import Cache, CacheSettings
 from caev2.store.copy import copy_store
 from caev2.store.layout import shard_path, unit_path
@@ -214,6 +214,30 @@ def test_of_several_that_want_one_file_one_fetches_it(tmp_path):
         thread.join()
     assert len(fetched) == 1
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["file"]
+
+
+def test_what_was_fetched_ahead_is_read_without_the_server(tmp_path, images, latents, settings):
+    path = write_store(tmp_path / "store", images, latents, "lloyd4", crops="jpeg")
+    store, wanted = Store(open_remote(url_of(path), settings)), Store(path)
+    assert store.valid_images.tolist() == VALID
+    store.tables("projected")
+    store.prefetch(["projected"], 1, np.asarray(VALID))
+    remote._pool().shutdown(wait=True)
+    remote._pool.cache_clear()
+    assert not any("/codes/c/0/" in name or "thumbnail" in name for name in Moody.fetched)
+    Moody.failing = 10**6
+    assert np.array_equal(store.read_rows("projected", 1, VALID), wanted.read_rows("projected", 1, VALID))
+    assert store.read_crop(1, 0) == wanted.read_crop(1, 0)
+
+
+def test_a_failure_ahead_of_use_is_told_when_the_file_is_read(store_path, settings):
+    store = Store(open_remote(url_of(store_path), settings))
+    Moody.failing = 10**6
+    store.prefetch(["projected"], 0, np.asarray([0]))
+    remote._pool().shutdown(wait=True)
+    remote._pool.cache_clear()
+    with pytest.raises(StoreUnreachable):
+        store.read_rows("projected", 0, [0])
 
 
 def test_verify_finds_damage_at_a_url_and_a_whole_store_whole(store_path, settings):
