@@ -41,6 +41,10 @@ from caev2.commands.invocation import (
     default=None,
     help="Use the codec's tables of this store, of the same teacher, instead of new ones.",
 )
+@click.option("--limit", type=int, default=None, help="At most so many images; which ones, --seed decides.")
+@click.option("--classes", default=None, metavar="A,B", help="Only images of these classes.")
+@click.option("--sample", type=float, default=None, metavar="SHARE", help="Only this share of the images: 0.1.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --limit and --sample.")
 @click.option("--dry-run", is_flag=True, help="Print rows, bytes and free disk; write nothing.")
 @set_option
 @common_options
@@ -54,6 +58,10 @@ def extract(
     layout: str | None,
     crops: str | None,
     calibration: Path | None,
+    limit: int | None,
+    classes: str | None,
+    sample: float | None,
+    seed: int,
     dry_run: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -68,14 +76,24 @@ def extract(
     from caev2.recipe import load, override
     from caev2.store.disk import say_bytes
     from caev2.store.images import open_images
+    from caev2.store.sources.subset import Subset
 
     chosen = override(load(recipe, RECIPES), settings)
     named = {"teacher": teacher, "view_count": views, "codec": codec, "layout": layout}
     chosen = dataclasses.replace(chosen, **{name: value for name, value in named.items() if value is not None})
     if crops is not None:
         chosen = dataclasses.replace(chosen, crops=None if crops == "none" else crops)
+    names = None if classes is None else tuple(name for name in classes.split(",") if name)
+    subset, progress, whole = (
+        Subset(classes=names, share=sample, limit=limit, seed=seed),
+        bars(quiet),
+        open_images(images),
+    )
+    source = subset.of(whole)
+    if len(source) < len(whole):
+        progress.say(f"extract: {len(source):,} of the {len(whole):,} images")
     if dry_run:
-        where, source = pick_device(device), open_images(images)
+        where = pick_device(device)
         read_store_there(source, store, chosen, teacher=None, device=where)
         loaded = load_teacher(chosen.teacher, device=where, precision=chosen.precision, image_px=chosen.teacher_px)
         facts = dataclasses.asdict(plan(source, store, chosen, loaded))
@@ -83,9 +101,7 @@ def extract(
             facts |= {name: say_bytes(facts[name]) for name in ("bytes", "missing_bytes", "free_bytes")}
         print_result(facts, as_json, f"{store} would hold")
         return
-    result = run_extract(
-        images, store, chosen, calibration=calibration, device=pick_device(device), progress=bars(quiet)
-    )
+    result = run_extract(source, store, chosen, calibration=calibration, device=pick_device(device), progress=progress)
     facts = dataclasses.asdict(result)
     if not as_json:
         facts["failures"] = list_failures(result.failures)

@@ -36,7 +36,7 @@ def probe(
     quiet: bool,
     device: str | None,
 ) -> None:
-    """Judge frozen features on IMAGES, a folder with train/CLASS/ and val/CLASS/ below it.
+    """Judge frozen features on IMAGES in two parts: train/CLASS/ and val/CLASS/, or tars or tables named like that.
 
     For a RUN the table shows its student, beside its own random start and the teacher of its store. Without a RUN it
     shows what the options name. A run's table is also written to RUN/result.json and RUN/results/.

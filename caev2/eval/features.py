@@ -82,6 +82,21 @@ class _Cropping:
             ) from None
 
 
+def check_labelled(source: ImageSource) -> None:
+    """Check that every image has a class.
+
+    Raises:
+        SourceError: One has none.
+    """
+    if not source.classes:
+        raise SourceError(
+            f"{source.root} has no classes: put each image into a folder called like its class, or give labels as "
+            "docs/images.md says for tars, tables and lists."
+        )
+    if (bare := next((image for image, label in enumerate(source.labels) if label < 0), None)) is not None:
+        raise SourceError(f"{source.place(bare)} has no label. Give it one, or leave it out.")
+
+
 def extract_features(
     subject: Subject,
     source: ImageSource,
@@ -109,8 +124,7 @@ def extract_features(
         SourceError: An image cannot be decoded, or images have no classes.
         CheckpointError: The first features are not finite, or the same for different images.
     """
-    if not source.classes:
-        raise SourceError(f"{source.root} has no classes: put each image into a folder called like its class.")
+    check_labelled(source)
     progress.start(f"features of {subject.name}", len(source))
     cropping = _Cropping(source=source, size_px=subject.size_px, resize_px=resize_px, orientation=orientation)
     batches = [range(first, min(first + batch, len(source))) for first in range(0, len(source), batch)]

@@ -10,7 +10,7 @@ import torch
 from caev2.errors import Caev2Error, SourceError
 from caev2.eval.checks import check_several_classes
 from caev2.eval.entrants import Entrant, RunFacts
-from caev2.eval.features import LabelledFeatures, extract_features
+from caev2.eval.features import LabelledFeatures, check_labelled, extract_features
 from caev2.eval.interval import wilson
 from caev2.eval.knn import knn_predict
 from caev2.eval.linear import hold_out, linear_probe
@@ -45,7 +45,8 @@ def probe(
 
     Args:
         entrants: Who is judged.
-        images: A folder with `train/CLASS/` and `val/CLASS/`.
+        images: Labelled images in two parts: a folder with `train/CLASS/` and `val/CLASS/`, or tars or tables with
+            these words in their names.
         kinds: Which probes.
         resize_px: Short side before the centre crop; none: 8/7 of the crop.
         orientation: Whether the EXIF orientation is applied.
@@ -58,7 +59,7 @@ def probe(
         SourceError: No such split, no classes, other classes in `val` than in `train`, or an undecodable image.
         Caev2Error: Somebody cannot be opened, and may not be missing.
     """
-    train, val = open_splits(Path(images))
+    train, val = open_splits(images)
     _refuse_hopeless(train, kinds)
     ordered = sorted(entrants, key=lambda entrant: _ROLES.index(entrant.role))
     reasons = [_reason_missing(entrant, device) for entrant in ordered]
@@ -138,21 +139,23 @@ def _reason_missing(entrant: Entrant, device: str) -> str | None:
     return None
 
 
-def open_splits(images: Path) -> tuple[ImageSource, ImageSource]:
+def open_splits(images: Path | str) -> tuple[ImageSource, ImageSource]:
     """The labelled train and val images of a data set.
 
     Raises:
-        SourceError: One is missing, or they do not have the same classes.
+        SourceError: One is missing, they do not have the same classes, or an image has none.
     """
-    for split in ("train", "val"):
-        if not (images / split).is_dir():
-            raise SourceError(
-                f"A probe needs {images}/train/CLASS and {images}/val/CLASS, but there is no {images / split}."
-            )
     train, val = open_images(images, "train"), open_images(images, "val")
+    if train.split is None:
+        folders = [Path(images) / split for split in ("train", "val")]
+        missing = next((folder for folder in folders if not folder.is_dir()), folders[0])
+        raise SourceError(
+            f"A probe needs {folders[0]}/CLASS and {folders[1]}/CLASS, or tars or tables that have train and val in "
+            f"their names, but there is no {missing}, nor such a pair of tars or tables."
+        )
     for source in (train, val):
-        if not source.classes:
-            raise SourceError(f"{source.root} has no classes: put each image into a folder called like its class.")
+        check_labelled(source)
+    train, val = _count_as_far(train, val), _count_as_far(val, train)
     if train.classes != val.classes:
         only = sorted(set(train.classes) ^ set(val.classes))
         raise SourceError(
@@ -160,6 +163,14 @@ def open_splits(images: Path) -> tuple[ImageSource, ImageSource]:
             "them only. Give both the same folders."
         )
     return train, val
+
+
+def _count_as_far(source: ImageSource, other: ImageSource) -> ImageSource:
+    """Classes that are mere numbers go as far as the largest label: in one part, it may be that of no image."""
+    longer = tuple(map(str, range(max(len(source.classes), len(other.classes)))))
+    if {source.classes, other.classes} <= {longer[: len(source.classes)], longer[: len(other.classes)]}:
+        return dataclasses.replace(source, classes=longer)
+    return source
 
 
 def _refuse_hopeless(train: ImageSource, kinds: Sequence[str]) -> None:

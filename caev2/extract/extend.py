@@ -17,6 +17,7 @@ from caev2.store.graft import Grown, graft
 from caev2.store.images import ImageSource
 from caev2.store.manifest import Manifest, TargetSpec
 from caev2.store.reader import Store
+from caev2.store.sources.subset import choose_listed
 
 LoadTeacher = Callable[[Mapping[str, Any]], Teacher]
 """From a teacher as a store records it to the teacher."""
@@ -56,7 +57,7 @@ def extend(
     if manifest.state == "sealed":
         if views <= manifest.views:
             raise StoreMismatch(f"{store} has {manifest.views} views already, {views} were asked for. Nothing to do.")
-        _refuse_other_images(store, source)
+        source = _images_of(store, source)
         for part, names in zip(growing, parts, strict=True):
             recipe = _recipe_of(manifest, names, views, workers)
             teacher = load(manifest.spec.targets[names[0]].teacher)
@@ -78,13 +79,17 @@ def extend(
 _IMAGES_COMPARED = 256
 
 
-def _refuse_other_images(store: Path, source: ImageSource) -> None:
-    """Compare the keys, and the bytes of some images: all of them are compared when everything is computed.
+def _images_of(store: Path, source: ImageSource) -> ImageSource:
+    """The images of a store; their keys are compared, and the bytes of some: all are when everything is computed.
 
     Raises:
         StoreMismatch: They are not what the store was extracted from.
     """
     opened = Store(store)
+    if source.digest() != opened.manifest.source_digest:
+        source = choose_listed(
+            source, opened.keys, opened.manifest.classes
+        )  # a store of some images of a larger source
     if source.digest() != opened.manifest.source_digest:
         raise StoreMismatch(f"{source.root} holds other images than {store} was extracted from: keys or labels differ.")
     every = max(1, len(opened) // _IMAGES_COMPARED)
@@ -95,6 +100,7 @@ def _refuse_other_images(store: Path, source: ImageSource) -> None:
                 f"Image {source.keys[image]!r} in {source.root} is not the file that {store} was extracted from: its "
                 f"xxh3-128 is {found}, it was {opened.source_digests[image]}. Restore it, then run the same again."
             )
+    return source
 
 
 def _teachers_of(manifest: Manifest) -> list[list[str]]:

@@ -16,7 +16,8 @@ def open_crops(store: Store, source: ImageSource | None) -> Crops:
     """The crops of a store: its own where it keeps them, else made anew from the images.
 
     Raises:
-        SourceError: It keeps none, and no images are given, or one of them is missing.
+        SourceError: It keeps none, and no images are given, or one of them is missing, or they cannot be read in any
+            order.
     """
     if store.manifest.spec.crops is not None:
         return StoredCrops(store)
@@ -24,6 +25,11 @@ def open_crops(store: Store, source: ImageSource | None) -> Crops:
         raise SourceError(
             f"{store.path} holds targets but no pixels. Give --images, the folder it was extracted from; a store that "
             "was extracted with --crops jpeg or raw needs none."
+        )
+    if not source.seekable:
+        raise SourceError(
+            f"The images in {source.root} lie in a compressed tar, which can be read from its beginning only, and "
+            "they are wanted in another order. Decompress it; or extract with --crops jpeg: training needs no images."
         )
     return ViewReplay(store, source)
 
@@ -52,7 +58,7 @@ class ViewReplay:
             PixelDrift: They differ by more than a decoder could explain.
         """
         settings = self._store.manifest.spec.views
-        data = self._source.read(self._places[image])
+        data = self._source.read(int(self._places[image]))
         try:
             pixels = decode_rgb(data, settings.orientation)
         except ImageUndecodable as problem:
@@ -81,10 +87,10 @@ class ViewReplay:
                 f"levels from what the teacher saw, more than {DECODER_DRIFT}. Another version of Pillow decodes or "
                 "resizes otherwise; install the one that the store was made with, or extract the store again."
             )
-        self.drifted = self._source.keys[self._places[image]]
+        self.drifted = self._source.keys[int(self._places[image])]
 
     def _describe(self, image: int) -> str:
-        place = self._places[image]
+        place = int(self._places[image])
         return f"Image {self._source.keys[place]!r} in {self._source.root}"
 
 

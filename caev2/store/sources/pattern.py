@@ -2,13 +2,13 @@
 
 import glob
 import itertools
+import re
 from pathlib import Path
-
-from braceexpand import braceexpand
 
 from caev2.errors import SourceError
 
 _MAGIC = "{*?"
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _MOST_FILES = 1_000_000
 
 
@@ -36,16 +36,50 @@ def expand(pattern: str) -> tuple[Path, list[str]]:
 
 
 def _expand_braces(text: str, pattern: str) -> list[str]:
-    try:
-        # escapes are off: a backslash is a character of a name
-        found = list(itertools.islice(braceexpand(text, escape=False), _MOST_FILES + 1))
-    except ValueError as problem:
-        raise SourceError(
-            f"The braces of {pattern} cannot be read: {problem}. Write shards/{{000..012}}.tar."
-        ) from None
-    if len(found) > _MOST_FILES:
-        raise SourceError(f"{pattern} stands for more than {_MOST_FILES:,} files. Look at its braces.")
-    return found
+    """What a text with braces stands for, as a shell would say: `{a,b}` and `{08..11}`, one within another, too."""
+    opened = text.find("{")
+    if opened < 0:
+        return [text]
+    closed, commas = _match(text, opened, pattern)
+    ends = [opened, *commas, closed]
+    alternatives = [text[one + 1 : other] for one, other in itertools.pairwise(ends)]
+    if len(alternatives) == 1 and (numbers := _RANGE.fullmatch(alternatives[0])):
+        inner = _count(numbers[1], numbers[2], pattern)
+    else:
+        inner = [found for one in alternatives for found in _expand_braces(one, pattern)]
+    rests = _expand_braces(text[closed + 1 :], pattern)
+    if len(inner) * len(rests) > _MOST_FILES:
+        raise _too_many(pattern)
+    return [text[:opened] + one + rest for one in inner for rest in rests]
+
+
+def _match(text: str, opened: int, pattern: str) -> tuple[int, list[int]]:
+    """Where a brace is closed, and the commas between that are its own."""
+    depth, commas = 0, []
+    for place in range(opened, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return place, commas
+        if depth == 1 and text[place] == ",":
+            commas.append(place)
+    raise SourceError(f"The braces of {pattern} cannot be read: one is not closed. Write shards/{{000..012}}.tar.")
+
+
+def _count(first: str, last: str, pattern: str) -> list[str]:
+    """Numbers from one to another, as wide as the wider one where one of them begins with a zero."""
+    low, high = int(first), int(last)
+    if high - low >= _MOST_FILES:
+        raise _too_many(pattern)
+    padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
+    width = max(len(first), len(last)) if padded else 0
+    numbers = [str(number).zfill(width) for number in range(low, high + 1)]
+    if not numbers:
+        raise SourceError(f"The braces of {pattern} stand for nothing: {first} comes after {last}. Exchange them.")
+    return numbers
+
+
+def _too_many(pattern: str) -> SourceError:
+    return SourceError(f"{pattern} stands for more than {_MOST_FILES:,} files. Look at its braces.")
 
 
 def _find(root: Path, name: str, pattern: str) -> list[str]:

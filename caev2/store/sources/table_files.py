@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_SUFFIXES = (".parquet", ".arrow")
-_CACHED_BYTES = 128 << 20
+_CACHED_BYTES = 64 << 20
 """Of decoded row groups that a process keeps of one file: neighbouring rows are read one after another."""
 
 Result = TypeVar("Result")

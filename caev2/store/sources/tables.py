@@ -12,7 +12,7 @@ from caev2.store.sources.labels import NO_LABEL, Labelled, label_by_name, label_
 from caev2.store.sources.source import ImageSource, Split
 from caev2.store.sources.table_files import TableFile, open_table
 
-_MOST_OPEN = 8  # each keeps row groups in memory
+_MOST_OPEN = 4  # each keeps row groups in memory
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -131,7 +131,7 @@ class TableReader:
         if not file.is_relative_to(root) or not file.is_file():
             raise UnsafeFile(
                 f"{place} has no image but a path, {path!r}, which is no file within {root}. Save the data set with "
-                "its images: dataset.cast_column(..., datasets.Image()) and save_to_disk or to_parquet."
+                "save_to_disk, which puts the images themselves into its files."
             )
         try:
             return file.read_bytes()
