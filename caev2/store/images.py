@@ -14,7 +14,7 @@ from caev2.errors import SourceError, UnsafeFile
 from caev2.store.sources.folder import IMAGE_SUFFIXES, files_below, open_folder
 from caev2.store.sources.labels import NO_LABEL
 from caev2.store.sources.path_list import LIST_SUFFIXES, open_list
-from caev2.store.sources.pattern import expand, is_pattern
+from caev2.store.sources.pattern import expand, is_pattern, is_there
 from caev2.store.sources.source import ImageSource, Split
 from caev2.store.sources.splits import choose_split
 from caev2.store.sources.table_files import TABLE_SUFFIXES
@@ -24,6 +24,7 @@ from caev2.store.sources.tars import TAR_SUFFIXES, open_tars
 __all__ = ["IMAGE_SUFFIXES", "NO_LABEL", "ImageSource", "open_images"]
 
 _KINDS = {"tars": TAR_SUFFIXES, "tables": TABLE_SUFFIXES, "list": LIST_SUFFIXES}
+_URL = re.compile(r"[a-z][a-z0-9+.-]*:/")
 _HUB_SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet$")  # how datasets and the hub name parquet files
 
 
@@ -43,12 +44,14 @@ def open_images(path: Path | str, split: Split = "train") -> ImageSource:
     if text.startswith("pipe:"):
         raise UnsafeFile(f"{text!r} asks to run a command, which is not done. Give a file, a folder or a pattern.")
     column = None
-    if not Path(text).exists() and "#" in text:
+    if not is_there(text) and "#" in text:
         text, _, column = text.rpartition("#")
     root = Path(text)
-    if not root.exists() and is_pattern(text):
+    if not is_there(text) and _URL.match(text):
+        raise SourceError(f"{text} is a URL, and images at URLs are not read yet. Copy them to a disk.")
+    if not is_there(text) and is_pattern(text):
         return _open_files(*expand(text), column, split)
-    if not root.exists():
+    if not is_there(text):
         raise SourceError(
             f"There are no images at {root}: the path does not exist. Give a folder of images, of tars or of a data "
             "set, a pattern of tars or tables, or a text file of paths."

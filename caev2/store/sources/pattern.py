@@ -17,6 +17,14 @@ def is_pattern(text: str) -> bool:
     return any(character in text for character in _MAGIC)
 
 
+def is_there(path: Path | str) -> bool:
+    """Whether a path exists; one that is too long to be a path does not."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def expand(pattern: str) -> tuple[Path, list[str]]:
     """The folder before the first character that has a meaning, and the files below it that a pattern stands for.
 
@@ -87,7 +95,7 @@ def _find(root: Path, name: str, pattern: str) -> list[str]:
         names = glob.glob(name.replace("[", "[[]"), root_dir=root)  # noqa: PTH207 - takes names as they are
         if names:
             return [found for found in names if (root / found).is_file()]
-    elif (root / name).is_file():
+    elif is_there(root / name) and (root / name).is_file():
         return [name]
     raise SourceError(
         f"{pattern} stands for {root / name}, which is not there. Give the pattern of the files that are, or restore "

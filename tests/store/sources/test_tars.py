@@ -204,6 +204,21 @@ def test_patterns_stand_for_tars_that_must_be_there(tmp_path):
             open_images(tmp_path / "shards" / pattern)
 
 
+@pytest.mark.parametrize(
+    "place", ["x" * 5000, "{" + "a" * 5000 + ",b}.tar", "x\0y", "x#y#z", "{}", "{2..1}.tar", "{,}"]
+)
+def test_paths_that_cannot_be_are_refused_like_others(place, tmp_path):
+    with pytest.raises(SourceError):
+        open_images(tmp_path / place)
+
+
+@pytest.mark.parametrize("place", ["https://example.org/{000..012}.tar", "s3://bucket/x.tar", "hf://datasets/x"])
+def test_urls_are_refused_as_urls(place):
+    for path in (place, Path(place)):
+        with pytest.raises(SourceError, match="images at URLs are not read yet"):
+            open_images(path)
+
+
 def test_a_path_that_exists_is_no_pattern(tmp_path):
     write_webdataset(tmp_path / "{a,b}#c*.tar", {"1": b"x"})
     assert keys_of(tmp_path / "{a,b}#c*.tar") == ["{a,b}#c*/1.png"]
