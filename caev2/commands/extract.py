@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from caev2.commands.invocation import (
+    LOCAL,
     bars,
     common_options,
     example,
@@ -18,7 +19,7 @@ from caev2.commands.invocation import (
 
 @click.command(epilog=example("extract photographs photographs.caev2 --recipe base-300e"))
 @click.argument("images", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=LOCAL)
 @click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
 @click.option("--teacher", default=None, help="Overrides the recipe's teacher.")
 @click.option("--views", type=int, default=None, help="Views of each image.")
@@ -37,7 +38,7 @@ from caev2.commands.invocation import (
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=LOCAL,
     default=None,
     help="Use the codec's tables of this store, of the same teacher, instead of new ones.",
 )

@@ -108,13 +108,31 @@ class _StoreType(click.ParamType):
         folder, limit = os.environ.get(CACHE), os.environ.get(CACHE_GB)
         try:
             limit_bytes = DEFAULT_CACHE.limit_bytes if limit is None else int(float(limit) * 1e9)
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{CACHE_GB} is {limit!r}; give a number of gigabytes.", param, ctx)
-        settings = CacheSettings(folder=Path(folder) if folder else DEFAULT_CACHE.folder, limit_bytes=limit_bytes)
+        settings = CacheSettings(
+            folder=Path(folder).expanduser() if folder else DEFAULT_CACHE.folder, limit_bytes=limit_bytes
+        )
         return open_remote(value, settings)
 
 
-STORE = _StoreType()
+class _LocalType(click.ParamType):
+    """A path on this machine."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; what is a URL is refused, and not made a folder of that name."""
+        if "://" in str(value):
+            self.fail(
+                f"{value} is a URL; give a local path. `caev2 store copy` brings a store to a URL and back.",
+                param,
+                ctx,
+            )
+        return Path(value)
+
+
+STORE, LOCAL = _StoreType(), _LocalType()
 CACHE, CACHE_GB = "CAEV2_CACHE", "CAEV2_CACHE_GB"
 """Variables of the environment: where copies of stores at URLs are kept, and how many gigabytes."""
 

@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from caev2.commands.invocation import (
+    LOCAL,
     STORE,
     bars,
     common_options,
@@ -21,7 +22,7 @@ from caev2.store.remote import StorePath
 
 @click.command(epilog=example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))
 @click.argument("store", type=STORE)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=LOCAL)
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -83,7 +84,7 @@ def pretrain(
 
 @click.command("import", epilog=example("import cae_v2_base.pth runs/official"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=LOCAL)
 @json_option
 def import_checkpoint(file: Path, run: Path, as_json: bool) -> None:
     """Turn an official CAE v2 checkpoint, whole or encoder only, into a run that can be probed."""

@@ -1,5 +1,7 @@
 """Copies of files that lie elsewhere, in a folder that many processes share and that keeps to a size.
 
+Only what lies below its folder `caev2-copies` counts as a copy: whatever else the folder holds is left alone.
+
 A file is there whole or not at all: it is fetched under another name and renamed. Of several processes that want one
 file, one fetches it and the others wait; the lock ends with its process, so what a killed one left is fetched anew. The
 files that were used longest ago make room. A file that is open stays readable when it has to go.
@@ -8,12 +10,14 @@ files that were used longest ago make room. A file that is open stays readable w
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from caev2.errors import ConfigError
+from caev2.errors import ConfigError, OutputError
 
+COPIES = "caev2-copies"
 _PART = ".part"
 _SCANNED_SHARE = 0.05  # of the limit that may be added before the folder is looked through again: others add, too
 
@@ -49,81 +53,120 @@ class Cache:
         self._known_bytes: int | None = None
         self._added_bytes = 0
 
+    @property
+    def _copies(self) -> Path:
+        return self.settings.folder / COPIES
+
+    def _path(self, name: str) -> Path:
+        return self._copies / self._prefix / name
+
     def get(self, name: str, fetch: Callable[[Path], None]) -> Path:
         """The copy of a file, fetched unless it is there or another process brings it.
 
         Args:
             name: What it is called.
-            fetch: Writes the file to a path.
+            fetch: Writes the file to a path; what it raises is raised here.
 
         Raises:
-            OSError: It cannot be written.
+            OutputError: The folder cannot be written.
         """
         final = self._path(name)
         if not self._use(final):
-            with _locked(_part_of(final), wait=True):
-                self._bring(final, fetch)
+            with self._claim(final, wait=True) as part:
+                fetched = part is not None and self._bring(final, part, fetch)
+            if fetched:
+                self._make_room(final)
         return final
 
     def get_unless_begun(self, name: str, fetch: Callable[[Path], None]) -> None:
         """The same, but where another process fetches the file already, this one goes its way."""
         final = self._path(name)
         if not self._use(final):
-            with _locked(_part_of(final), wait=False) as mine:
-                if mine:
-                    self._bring(final, fetch)
-
-    def _bring(self, final: Path, fetch: Callable[[Path], None]) -> None:
-        """Fetch a file, as the only one who does."""
-        part = _part_of(final)
-        try:
-            if not self._use(final):  # else another process has brought it meanwhile
-                fetch(part)
-                part.replace(final)
+            with self._claim(final, wait=False) as part:
+                fetched = part is not None and self._bring(final, part, fetch)
+            if fetched:
                 self._make_room(final)
-        finally:
-            part.unlink(missing_ok=True)
-
-    def _path(self, name: str) -> Path:
-        return self.settings.folder / self._prefix / name
 
     def _use(self, path: Path) -> bool:
         """Take notice that a copy is used, if there is one."""
         try:
             os.utime(path)
-        except FileNotFoundError:
-            return False
+        except OSError:  # it is not there, or belongs to somebody else
+            return path.is_file()
         return True
 
+    @contextlib.contextmanager
+    def _claim(self, final: Path, *, wait: bool) -> Iterator[Path | None]:
+        """The path to write a file at, as the only one who does; none if another one does and nobody waits."""
+        part = final.with_name(final.name + _PART)
+        with self._blaming_the_folder():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = _lock(part, wait=wait)
+        if descriptor is None:
+            yield None
+            return
+        try:
+            yield part
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may hold the descriptor for as long as it lives
+            os.close(descriptor)
+
+    def _bring(self, final: Path, part: Path, fetch: Callable[[Path], None]) -> bool:
+        """Fetch a file, unless another process has brought it meanwhile; whether it was fetched."""
+        if self._use(final):
+            part.unlink(missing_ok=True)
+            return False
+        try:
+            fetch(part)
+            with self._blaming_the_folder(), part.open("rb") as file:
+                os.fsync(file.fileno())
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        with self._blaming_the_folder():
+            part.replace(final)
+        return True
+
+    @contextlib.contextmanager
+    def _blaming_the_folder(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            raise OutputError(
+                f"The cache cannot be written: {problem.filename or self._copies}: {problem.strerror}. Make space, or "
+                "choose another folder with CAEV2_CACHE."
+            ) from None
+
     def forget(self, name: str) -> None:
-        """Remove a copy, so that it is fetched again."""
-        self._path(name).unlink(missing_ok=True)
+        """Remove a copy, or those of a folder, so that they are fetched again."""
+        path = self._path(name)
+        with self._blaming_the_folder():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _make_room(self, added: Path) -> None:
         """Remove what was used longest ago, if there is too much."""
         limit = self.settings.limit_bytes
-        self._added_bytes += added.stat().st_size
+        with contextlib.suppress(FileNotFoundError):  # another process made room
+            self._added_bytes += added.stat().st_size
         if (
             self._known_bytes is not None
             and self._added_bytes < _SCANNED_SHARE * limit
             and self._known_bytes + self._added_bytes <= limit
         ):
             return
-        files = sorted(_scan(self.settings.folder))
+        files = sorted(_scan(self._copies))
         total = sum(size for _, size, _ in files)
         for _, size, path in files:
             if total <= limit:
                 break
             if path != str(added):
-                with contextlib.suppress(FileNotFoundError):  # another process made room as well
+                with contextlib.suppress(OSError):  # another process made room as well, or it is not ours
                     os.unlink(path)  # noqa: PTH108
                 total -= size
         self._known_bytes, self._added_bytes = total, 0
-
-
-def _part_of(final: Path) -> Path:
-    final.parent.mkdir(parents=True, exist_ok=True)
-    return final.with_name(final.name + _PART)
 
 
 def _scan(folder: Path) -> Iterator[tuple[float, int, str]]:
@@ -137,23 +180,18 @@ def _scan(folder: Path) -> Iterator[tuple[float, int, str]]:
                     yield found.st_mtime, found.st_size, path
 
 
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Be the only one that writes a file, which is made if need be; false: another one does, and nobody waits."""
-    descriptor = None
-    try:
-        while descriptor is None:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """The descriptor of a locked file, which is made if need be; none: another one holds it, and nobody waits."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if not _is_at(path, descriptor):  # it was renamed or removed while this one waited
-                os.close(descriptor)
-                descriptor = None
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        if descriptor is not None:
+        except BlockingIOError:
             os.close(descriptor)
+            return None
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # it was renamed or removed while this one waited
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

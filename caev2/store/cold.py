@@ -16,6 +16,7 @@ import xxhash
 from caev2.errors import StoreCorrupt, StoreMismatch
 from caev2.progress import Progress, Silent
 from caev2.recipe import fingerprint
+from caev2.store.copy import refuse_damaged
 from caev2.store.disk import Scratch, entries, write_whole, writing
 from caev2.store.hashing import hash_file
 from caev2.store.layout import SCRATCH, files_of_unit
@@ -49,12 +50,13 @@ def freeze(store: StorePath, out: Path, progress: Progress | None = None) -> Col
     Raises:
         StoreIncomplete: The store is not sealed.
         StoreMismatch: Something else lies at `out`.
-        StoreCorrupt: A file of the store is missing.
+        StoreCorrupt: The store is damaged.
         OutputError: `out` cannot be written.
     """
     progress, opened = progress or Silent(), Store(store)
     names = _files_of(opened)
     identity = {"format": FORMAT, "root_digest": opened.manifest.root_digest}
+    refuse_damaged(opened, progress)
     if entries(out) and _beginning_of(out) != identity:
         raise StoreMismatch(f"{out} holds something else than a cold copy of {store}. Give a path that does not exist.")
     with writing(out):

@@ -4,7 +4,6 @@ import errno
 import functools
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 import xxhash
 
-from caev2.errors import ConfigError, OutputError, StoreCorrupt, StoreMismatch, StoreUnreachable
+from caev2.errors import Caev2Error, ConfigError, OutputError, StoreCorrupt, StoreMismatch, StoreUnreachable
 from caev2.store.cache import Cache, CacheSettings
 
 _MANIFEST = "manifest.json"
@@ -34,13 +33,9 @@ class RemoteStore:
     """
 
     def __init__(self, url: str, settings: CacheSettings):
-        self.url, self._settings = url, settings
+        self.url, self.settings = url, settings
         self._copies: Cache | None = None
         self._manifest = b""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What travels to a worker process: no connection."""
-        return {**self.__dict__, "_copies": None}
 
     def url_of(self, inside: PurePosixPath) -> str:
         """The URL of a file."""
@@ -59,7 +54,7 @@ class RemoteStore:
         except ImportError as problem:
             extra = 'pip install "caev2[s3]"' if self.url.startswith("s3") else "the package that it names"
             raise ConfigError(f"{self.url} cannot be opened: {problem}. Install {extra}.") from None
-        except ValueError as problem:
+        except (ValueError, TypeError, OSError) as problem:
             raise ConfigError(
                 f"{self.url} cannot be opened: {problem}. Give a URL of a kind that fsspec knows."
             ) from None
@@ -81,7 +76,8 @@ class RemoteStore:
                     f"with `caev2 store copy STORE {self.url}`."
                 ) from None
             version = hashlib.sha256(f"{self.url}\0".encode() + manifest).hexdigest()[:32]
-            self._copies, self._manifest = Cache(self._settings, prefix=version), manifest
+            self._copies, self._manifest = Cache(self.settings, prefix=version), manifest
+            self._copies.forget(_MANIFEST)  # a copy of it may be damaged; this one is not
         return self._copies
 
     def copy_of(self, inside: PurePosixPath, described: Described | None = None) -> Path:
@@ -111,6 +107,20 @@ class RemoteStore:
     def fetch(self, name: str, part: Path, described: Described | None) -> None:
         """Write a file of the store to a local path; raises what `copy_of` does."""
         self._attempt(name, lambda fs, path: _fetch_once(fs, path, part, described))
+        if name.startswith("units/"):
+            self._refuse_change()
+
+    def _refuse_change(self) -> None:
+        """Records name the digests that all else is compared with: they must be of the manifest that was read.
+
+        Raises:
+            StoreMismatch: Another store lies at the URL by now.
+        """
+        if self.read_afresh(_MANIFEST) != self._manifest:
+            raise StoreMismatch(
+                f"{self.url} is not the store that it was when it was opened: its {_MANIFEST} has changed. Run the "
+                "same command again, with the store as it is now."
+            )
 
     def _attempt(self, name: str, action: Callable[[Any, str], Result], verb: str = "read") -> Result:
         """Do something with a file at the URL, several times if need be."""
@@ -128,7 +138,9 @@ class RemoteStore:
                 ) from None
             except _Differs as differs:
                 problem = differs
-            except _passing_failures() as failure:
+            except Caev2Error:
+                raise
+            except Exception as failure:  # noqa: BLE001 - drivers raise classes of their own: aiohttp's, httpx's, botocore's
                 problem = failure
         if isinstance(problem, _Differs):
             raise StoreCorrupt(f"{self.url}/{name} is not what was written: {problem}. Copy it there again.")
@@ -152,10 +164,25 @@ class RemoteStore:
         """
 
         def put(fs: Any, path: str) -> None:
+            if not file.is_file():
+                raise StoreCorrupt(f"{file} is missing. Run `caev2 store verify`.")
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.put_file(str(file), path)
 
         self._attempt(name, put, "written")
+
+    def sizes(self) -> dict[str, int]:
+        """The size of every file at the URL, by its path in the store."""
+
+        def find(fs: Any, path: str) -> dict[str, int]:
+            fs.invalidate_cache()
+            found = fs.find(path.rstrip("/"), detail=True)
+            return {os.path.relpath(name, path): facts["size"] for name, facts in found.items()}
+
+        try:
+            return self._attempt("", find)
+        except FileNotFoundError:
+            return {}
 
     def names_below(self, inside: PurePosixPath) -> list[PurePosixPath]:
         """The files below a folder."""
@@ -193,12 +220,3 @@ def _fetch_once(fs: Any, path: str, part: Path, described: Described | None) -> 
         raise _Differs(f"it holds {now} bytes, {size} were written")
     if (found := xxhash.xxh3_128_hexdigest(part.read_bytes())) != digest:
         raise _Differs(f"its xxh3-128 is {found}, {digest} was written")
-
-
-def _passing_failures() -> tuple[type[Exception], ...]:
-    """What a driver may raise for a failure that another attempt may not meet."""
-    classes: list[type[Exception]] = [OSError]
-    for module, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
-        if module in sys.modules:
-            classes.append(getattr(sys.modules[module], name))
-    return tuple(classes)

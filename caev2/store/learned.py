@@ -21,7 +21,7 @@ from caev2.store.disk import flush_file, flush_folder
 from caev2.store.layout import codec_path
 from caev2.store.manifest import Manifest
 from caev2.store.quality import Quality, quality_of_json
-from caev2.store.remote import StorePath
+from caev2.store.remote import StorePath, forget
 from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk
 from caev2.store.zarr_metadata import group, whole
 
@@ -97,9 +97,11 @@ def read_tables(store: StorePath, target: str, digest: str | None = None) -> dic
         names = sorted(path.parent.name for path in folder.glob("*/zarr.json"))
         tables = {name: _read_array(folder / name) for name in names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise StoreCorrupt(f"{folder} is damaged: {problem}. {_RESTORE}") from None
+        raise StoreCorrupt(f"{folder} is damaged: {problem}. {_RESTORE}{forget(folder)}") from None
     if digest is not None and (found := tables_digest(tables)) != digest:
-        raise StoreCorrupt(f"{folder} holds other tables: their digest is {found}, {digest} was written. {_RESTORE}")
+        raise StoreCorrupt(
+            f"{folder} holds other tables: their digest is {found}, {digest} was written. {_RESTORE}{forget(folder)}"
+        )
     return tables
 
 

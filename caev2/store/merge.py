@@ -39,11 +39,12 @@ def merge(stores: Sequence[StorePath], out: Path, progress: Progress | None = No
     for other in opened[1:]:
         _refuse_unfitting(first, other)
     classes = tuple(sorted({name for store in opened for name in store.manifest.classes}))
-    lines = sorted(
+    lines = [
         (key, path, label, offset, origin.store.path, origin.image, origin)
         for store in opened
         for (key, path, label, offset), origin in zip(_lines(store, classes), origins_of(store), strict=True)
-    )
+    ]
+    lines.sort(key=lambda line: line[0])
     _refuse_equal_keys(lines)
     listing = Listing(
         keys=[line[0] for line in lines],
@@ -87,6 +88,6 @@ def _refuse_equal_keys(lines: Sequence[tuple]) -> None:
     for one, other in itertools.pairwise(lines):
         if one[0] == other[0]:
             raise StoreMismatch(
-                f"Both {one[3]} and {other[3]} have an image with the key {one[0]!r}. Stores that are merged hold "
+                f"Both {one[-3]} and {other[-3]} have an image with the key {one[0]!r}. Stores that are merged hold "
                 "different images."
             )

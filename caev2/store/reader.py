@@ -19,7 +19,7 @@ from caev2.store.index import index_digest, read_index, read_numbers
 from caev2.store.layout import INDEX, checksum_path, codes_path
 from caev2.store.learned import read_tables
 from caev2.store.manifest import Manifest, TargetSpec, read_manifest
-from caev2.store.remote import RemotePath, StorePath, prefetch, store_path
+from caev2.store.remote import RemotePath, StorePath, forget, prefetch, store_path
 from caev2.store.shards import Shards
 from caev2.store.small_arrays import SmallArrays
 from caev2.store.unit_files import UnitFiles
@@ -94,7 +94,7 @@ class Store:
             if not self._index_is_sound:
                 raise StoreCorrupt(
                     f"{self.path / INDEX} is not the file that was sealed. Delete it and run the same `caev2 extract` "
-                    "again: it is written anew."
+                    f"again: it is written anew.{forget(self.path / INDEX)}"
                 )
         return self.path
 

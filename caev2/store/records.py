@@ -14,7 +14,7 @@ from caev2.errors import StoreCorrupt
 from caev2.recipe import fingerprint
 from caev2.store.layout import files_of_unit, unit_path
 from caev2.store.manifest import Manifest
-from caev2.store.remote import StorePath
+from caev2.store.remote import StorePath, forget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def read_record(store: StorePath, manifest: Manifest, block: int) -> UnitRecord 
     except OSError as problem:
         raise StoreCorrupt(f"{path} cannot be read: {problem.strerror}. Check the disk, or restore the file.") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise StoreCorrupt(f"{path} is damaged. {_RECOVER}") from None
+        raise StoreCorrupt(f"{path} is damaged. {_RECOVER}{forget(path)}") from None
     _refuse_other_unit(path, record, manifest, block)
     return record
 

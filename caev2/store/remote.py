@@ -13,6 +13,7 @@ import fnmatch
 import functools
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -158,6 +159,17 @@ def store_path(place: StorePath | str, cache: CacheSettings = DEFAULT_CACHE) -> 
     if isinstance(place, str):
         return open_remote(place, cache) if "://" in place else Path(place)
     return place
+
+
+@contextlib.contextmanager
+def without_copies(path: StorePath) -> Iterator[StorePath]:
+    """The path for a while of which nothing is in a cache: what is read is what lies at the URL."""
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="caev2-") as folder:
+            settings = path.root.settings
+            yield open_remote(path.root.url, CacheSettings(folder=Path(folder), limit_bytes=settings.limit_bytes))
+    else:
+        yield path
 
 
 def open_file(path: StorePath, described: Described) -> int:

@@ -5,13 +5,13 @@ at all, the same call goes on where one was interrupted, and the bytes depend on
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from caev2.errors import StoreError
+from caev2.errors import StoreError, StoreMismatch
 from caev2.progress import Progress
 from caev2.store.calibration import choose_images, fit_codec, refuse_unfaithful
 from caev2.store.codecs.catalog import codec_named
@@ -80,6 +80,7 @@ def rewrite(
         StoreError: A codec is not faithful enough.
         OutputError: The path cannot be written, or something else lies there.
     """
+    _refuse_inside({origin.store for origin in origins}, path)
     writer = StoreWriter(path, manifest, listing)
     try:
         try:
@@ -108,6 +109,17 @@ def rewrite(
     return Rewritten(
         store=path, images=done.images, views=done.views, layout=done.layout, root_digest=done.root_digest or ""
     )
+
+
+def _refuse_inside(stores: Collection[Store], path: Path) -> None:
+    """A store inside of another would be a foreign file there.
+
+    Raises:
+        StoreMismatch: The new store would lie inside of one that it is made of.
+    """
+    for store in stores:
+        if isinstance(store.path, Path) and store.path.resolve() in path.resolve().parents:
+            raise StoreMismatch(f"{path} lies inside of the store {store.path}. Give a path outside of it.")
 
 
 def _take_tables(writer: StoreWriter, name: str, store: Store) -> None:

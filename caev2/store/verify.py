@@ -12,6 +12,7 @@ from caev2.store.learned import learned_files, read_quality
 from caev2.store.manifest import FILE_NAME
 from caev2.store.reader import Store
 from caev2.store.records import UnitRecord, read_record
+from caev2.store.remote import forget
 from caev2.store.replay import ViewReplay
 from caev2.store.seal import files_of_store, root_digest
 
@@ -69,10 +70,10 @@ def _check_unit(store: Store, record: UnitRecord) -> Iterator[str]:
                 yield f"{path} holds {now} bytes, {size} were written"
                 sound = False
             elif hash_file(store.path / path) != digest:
-                yield f"{path} is damaged: its digest is not the recorded one"
+                yield f"{path} is damaged: its digest is not the recorded one{forget(store.path / path)}"
                 sound = False
         except OSError as problem:
-            yield f"{path} cannot be read: {problem.strerror}"
+            yield f"{path} cannot be read: {problem.strerror or 'it is missing'}"
             sound = False
     if sound:
         yield from _check_rows(store, record)
@@ -113,7 +114,8 @@ def _check_seal(store: Store, records: list[UnitRecord]) -> Iterator[str]:
         if root_digest(store.path, store.manifest, records, index) != store.manifest.root_digest:
             yield f"{FILE_NAME}: the root digest does not hold: a file was changed, or is of another store"
     except OSError as problem:
-        yield f"{problem.filename} cannot be read: {problem.strerror}. {_REWRITE}"
+        where, why = problem.filename or store.path / INDEX, problem.strerror or "it is missing"
+        yield f"{where} cannot be read: {why}. {_REWRITE}"
     except StoreCorrupt as damage:
         yield str(damage)
 

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from caev2.errors import ConfigError, OutputError, StoreCorrupt, StoreMismatch, StoreUnreachable
 from caev2.store import fetching, remote
-from caev2.store.cache import Cache, CacheSettings
+from caev2.store.cache import COPIES, Cache, CacheSettings
 from caev2.store.copy import copy_store
 from caev2.store.layout import shard_path, unit_path
 from caev2.store.reader import Store
@@ -191,9 +191,9 @@ def test_what_was_used_longest_ago_makes_room(tmp_path):
     cache = Cache(CacheSettings(folder=tmp_path, limit_bytes=30), prefix="x")
     for number, name in enumerate(("one", "two", "three")):
         os.utime(cache.get(name, lambda part: part.write_bytes(bytes(10))), (number, number))
-    os.utime(tmp_path / "x/one", (9, 9))
+    os.utime(tmp_path / COPIES / "x/one", (9, 9))
     cache.get("four", lambda part: part.write_bytes(bytes(10)))
-    assert {path.name for path in (tmp_path / "x").iterdir()} == {"one", "three", "four"}
+    assert {path.name for path in (tmp_path / COPIES / "x").iterdir()} == {"one", "three", "four"}
 
 
 def test_of_several_that_want_one_file_one_fetches_it(tmp_path):
@@ -213,7 +213,7 @@ def test_of_several_that_want_one_file_one_fetches_it(tmp_path):
     for thread in threads:
         thread.join()
     assert len(fetched) == 1
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["file"]
+    assert [path.name for path in (tmp_path / COPIES / "x").iterdir()] == ["file"]
 
 
 def test_what_was_fetched_ahead_is_read_without_the_server(tmp_path, images, latents, settings):
@@ -246,6 +246,62 @@ def test_verify_finds_damage_at_a_url_and_a_whole_store_whole(store_path, settin
     fresh = CacheSettings(folder=settings.folder / "fresh", limit_bytes=10**9)
     problems = verify_store(Store(open_remote(url_of(store_path), fresh))).problems
     assert any("units/000001.json is missing" in problem for problem in problems)
+
+
+def test_other_files_in_the_folder_of_the_cache_are_left_alone(store_path, tmp_path):
+    diary = tmp_path / "mine" / "diary.txt"
+    diary.parent.mkdir()
+    diary.write_bytes(bytes(100_000))
+    os.utime(diary, (0, 0))
+    numbers(Store(open_remote(url_of(store_path), CacheSettings(folder=tmp_path / "mine", limit_bytes=2000))))
+    assert diary.exists()
+
+
+def test_a_store_that_is_replaced_while_it_is_read_is_refused(tmp_path, store_path, images, latents, settings):
+    store = Store(open_remote(url_of(store_path), settings))
+    store.read_rows("projected", 0, [0])
+    other = write_store(tmp_path / "other", images, latents + 1)
+    store_path.rename(tmp_path / "old")
+    other.rename(store_path)
+    with pytest.raises(StoreMismatch, match="is not the store that it was when it was opened"):
+        store.read_rows("projected", 0, [IMAGES - 1])
+    assert numbers(Store(open_remote(url_of(store_path), settings))) == numbers(Store(store_path))
+
+
+def test_a_file_that_makes_room_at_once_disturbs_nobody(tmp_path):
+    """The lock covers a fetch alone: whoever makes room later touches no part of another's."""
+    cache, published = Cache(CacheSettings(folder=tmp_path, limit_bytes=5), prefix="x"), []
+    make_room = cache._make_room
+
+    def forget_then_begin_again(added):
+        cache.forget("file")
+        other = Cache(CacheSettings(folder=tmp_path, limit_bytes=10**6), prefix="x")
+        published.append(other.get("file", lambda part: part.write_bytes(b"whole again")).read_bytes())
+        make_room(added)
+
+    cache._make_room = forget_then_begin_again
+    assert cache.get("file", lambda part: part.write_bytes(b"whole")).read_bytes() == b"whole again"
+    assert published == [b"whole again"]
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "index.parquet", "units/000000.json", "targets/projected/codec/mean/zarr.json"]
+)
+def test_a_damaged_copy_of_any_file_does_not_stay(tmp_path, images, latents, settings, name):
+    path = write_store(tmp_path / "store", images, latents, "int8")
+    wanted = numbers(Store(open_remote(url_of(path), settings)))
+    (copy,) = settings.folder.rglob(name)
+    copy.write_bytes(copy.read_bytes()[:-7])
+    try:
+        assert numbers(Store(open_remote(url_of(path), settings))) == wanted
+    except StoreCorrupt:
+        assert numbers(Store(open_remote(url_of(path), settings))) == wanted
+
+
+def test_a_cache_that_cannot_be_written_is_named(store_path, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="CAEV2_CACHE"):
+        Store(open_remote(url_of(store_path), CacheSettings(folder=tmp_path / "file", limit_bytes=10**6)))
 
 
 def test_a_url_of_no_store_or_of_no_kind_is_refused(tmp_path, settings):
@@ -291,6 +347,44 @@ def test_a_copy_that_was_interrupted_goes_on(tmp_path, store_path, settings, mon
     assert 0 < done < 3
     assert copy_store(store_path, open_remote(url_of(there), settings)).units_copied == 3 - done
     assert contents(there) == contents(store_path)
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 30, 60])
+def test_a_download_that_was_interrupted_goes_on(tmp_path, store_path, settings, monkeypatch, number):
+    url, count, fetch = open_remote(url_of(store_path), settings), [0], fetching.RemoteStore.fetch
+    numbers(Store(url))
+
+    def fetch_some(self, *arguments):
+        count[0] += 1
+        if count[0] == number + 1:
+            raise KeyboardInterrupt
+        fetch(self, *arguments)
+
+    monkeypatch.setattr(fetching.RemoteStore, "fetch", fetch_some)
+    with pytest.raises(KeyboardInterrupt):
+        copy_store(url, tmp_path / "here")
+    with pytest.raises(StoreMismatch, match="There is no store"):
+        Store(tmp_path / "here")
+    copy_store(url, tmp_path / "here")
+    assert contents(tmp_path / "here") == contents(store_path)
+
+
+def test_damage_is_not_copied(tmp_path, store_path, settings):
+    shard = store_path / shard_path("projected", 0, 0)
+    data = bytearray(shard.read_bytes())
+    data[5] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(StoreCorrupt, match="and a copy would be"):
+        copy_store(store_path, open_remote(url_of(tmp_path / "there"), settings))
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_file_that_is_lost_at_the_url_is_copied_again(tmp_path, store_path, settings):
+    there = open_remote(url_of(tmp_path / "there"), settings)
+    copy_store(store_path, there)
+    (tmp_path / "there" / shard_path("projected", 0, 1)).unlink()
+    assert copy_store(store_path, there).units_copied == 1
+    assert contents(tmp_path / "there") == contents(store_path)
 
 
 def test_a_copy_over_another_store_is_refused(tmp_path, store_path, images, latents, settings):

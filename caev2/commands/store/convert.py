@@ -5,13 +5,13 @@ from typing import Literal
 
 import click
 
-from caev2.commands.invocation import STORE, bars, example, json_option, print_result, quiet_option
+from caev2.commands.invocation import LOCAL, STORE, bars, example, json_option, print_result, quiet_option
 from caev2.store.remote import StorePath
 
 
 @click.command("convert", epilog=example("store convert photographs.caev2 photographs-tars --layout webdataset"))
 @click.argument("store", type=STORE)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=LOCAL)
 @click.option(
     "--layout",
     type=click.Choice(["zarr", "webdataset"]),
@@ -21,7 +21,7 @@ from caev2.store.remote import StorePath
 @click.option("--codec", default=None, help="Encode float16 rows: int8, lloyd4, klt, pq.")
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=STORE,
     default=None,
     help="Use the codec's tables of this store, of the same teacher, instead of new ones.",
 )
@@ -40,7 +40,7 @@ def store_convert(
     out: Path,
     layout: Literal["zarr", "webdataset"] | None,
     codec: str | None,
-    calibration: Path | None,
+    calibration: StorePath | None,
     settings: tuple[str, ...],
     lossless: str | None,
     as_json: bool,
@@ -57,6 +57,10 @@ def store_convert(
     if lossless is not None:
         print_result(freeze(store, out, bars(quiet)), as_json, f"Compressed {store}")
     elif isinstance(store, Path) and is_cold(store):
+        if (layout, codec, calibration, settings) != (None, None, None, ()):
+            raise ConfigError(
+                f"{store} is a cold copy: bring the store back first, without other options, then convert."
+            )
         print_result(thaw(store, out, bars(quiet)), as_json, f"Brought back {out}")
     else:
         floor = override(Encoding(), settings).floor
@@ -79,7 +83,7 @@ def store_copy(store: StorePath, out: StorePath, as_json: bool, quiet: bool) -> 
 
 
 @click.command("merge", epilog=example("store merge all.caev2 first.caev2 second.caev2"))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=LOCAL)
 @click.argument("stores", type=STORE, nargs=-1, required=True)
 @json_option
 @quiet_option

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from caev2.commands.invocation import (
+    LOCAL,
     bars,
     common_options,
     example,
@@ -16,7 +17,7 @@ from caev2.commands.invocation import (
 
 
 @click.command("extend", epilog=example("store extend photographs.caev2 --images photographs --views 8"))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=LOCAL)
 @click.option("--images", type=click.Path(path_type=Path), required=True, help="What the store was extracted from.")
 @click.option("--views", type=click.IntRange(1), required=True, help="How many views it is to have.")
 @click.option("--weights", default=None, help="Name of the teacher, where its weights lie in a file.")
@@ -51,8 +52,8 @@ def store_extend(
 
 
 @click.command("graft", epilog=example("store graft photographs.caev2 photographs-dino.caev2"))
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("part", type=click.Path(path_type=Path))
+@click.argument("store", type=LOCAL)
+@click.argument("part", type=LOCAL)
 @json_option
 @quiet_option
 def store_graft(store: Path, part: Path, as_json: bool, quiet: bool) -> None:

@@ -44,6 +44,21 @@ def store_verify(
     device: str | None,
 ) -> None:
     """Compare every file with its digest, every row with its checksum; exit 2 if anything differs."""
+    from caev2.store.remote import without_copies
+
+    with without_copies(store) as afresh:
+        _verify(afresh, images, rows, weights, as_json, quiet, device)
+
+
+def _verify(
+    store: StorePath,
+    images: Path | None,
+    rows: int | None,
+    weights: str | None,
+    as_json: bool,
+    quiet: bool,
+    device: str | None,
+) -> None:
     from caev2.store.images import open_images
     from caev2.store.reader import Store
     from caev2.store.replay import ViewReplay, open_crops
