@@ -84,11 +84,22 @@ def _freeze_files(
                 f"{store / name} cannot be read: {problem.strerror or problem}. Run `caev2 store verify`."
             ) from None
         files[name] = len(data), xxhash.xxh3_128_hexdigest(data)
-        if not _frozen_path(out, name).exists():
+        if not _is_frozen(out, name, *files[name]):
             write_whole(_frozen_path(out, name), _compress(data), scratch)
         progress.advance(1)
     progress.finish()
     return files
+
+
+def _is_frozen(cold: Path, name: str, size: int, digest: str) -> bool:
+    """Whether a file is there already, as an earlier run left it, and sound."""
+    if not _frozen_path(cold, name).exists():
+        return False
+    try:
+        _thawed(cold, name, size, digest)
+    except StoreCorrupt:
+        return False
+    return True
 
 
 def thaw(cold: Path, out: Path, progress: Progress | None = None) -> ColdResult:

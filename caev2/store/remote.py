@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
-from caev2.errors import StoreError, StoreUnreachable
+from caev2.errors import ConfigError, StoreError, StoreUnreachable
 from caev2.store.cache import CacheSettings
 from caev2.store.fetching import Described, RemoteStore
 
@@ -145,6 +145,8 @@ def open_remote(url: str, cache: CacheSettings) -> RemotePath:
     Raises:
         ConfigError: There is no such kind of URL, or what it needs is not installed.
     """
+    if not url.partition("://")[2].strip("/"):
+        raise ConfigError(f"{url} names no place. Give the URL of a store's folder, such as s3://bucket/store.")
     root = RemoteStore(url.rstrip("/"), cache)
     root.file_system()
     return RemotePath(root)

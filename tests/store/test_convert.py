@@ -159,6 +159,30 @@ def test_a_cold_copy_is_no_store_and_damage_to_it_is_named(tmp_path, store_path)
         assert not (tmp_path / f"back{place}/manifest.json").exists()
 
 
+def test_what_an_earlier_run_left_damaged_is_compressed_again(tmp_path, store_path):
+    freeze(store_path, tmp_path / "cold")
+    path = next((tmp_path / "cold").rglob("codes/c/0/0/0/0.zst"))
+    path.write_bytes(path.read_bytes()[:-9])
+    freeze(store_path, tmp_path / "cold")
+    thaw(tmp_path / "cold", tmp_path / "thawed")
+    assert contents(tmp_path / "thawed") == contents(store_path)
+
+
+def test_a_damaged_store_is_not_compressed(tmp_path, store_path):
+    path = next(store_path.rglob("codes/c/0/0/0/0"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreCorrupt, match="is damaged, and a copy would be"):
+        freeze(store_path, tmp_path / "cold")
+    assert not (tmp_path / "cold").exists()
+
+
+def test_a_store_inside_of_its_source_is_refused(store_path):
+    before = contents(store_path)
+    with pytest.raises(StoreMismatch, match="lies inside of the store"):
+        convert(store_path, store_path / "inner", layout="webdataset")
+    assert contents(store_path) == before
+
+
 def test_a_cold_copy_that_names_a_file_outside_is_refused(tmp_path, store_path):
     import json
 

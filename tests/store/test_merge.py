@@ -76,6 +76,12 @@ def test_a_merged_store_trains_and_reads_from_the_joined_folder(tmp_path, parts)
     assert open_images(parts[0]).digest() == Store(tmp_path / "all").manifest.source_digest
 
 
+def test_a_store_is_not_merged_with_itself(tmp_path, store_path):
+    with pytest.raises(StoreMismatch, match=r"Both .*store and .*store have an image with the key 'cat/00\.png'"):
+        merge([store_path, store_path], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 def test_stores_that_share_a_key_are_refused(tmp_path, images, latents, store_path):
     other = write_store(tmp_path / "other", images, latents)
     with pytest.raises(StoreMismatch, match=r"Both .* have an image with the key 'cat/00.png'"):

@@ -307,6 +307,9 @@ def test_a_cache_that_cannot_be_written_is_named(store_path, tmp_path):
 def test_a_url_of_no_store_or_of_no_kind_is_refused(tmp_path, settings):
     with pytest.raises(StoreMismatch, match=r"There is no store at moody://.*: it has no manifest\.json"):
         Store(open_remote(url_of(tmp_path / "nothing"), settings))
+    for url in ("s3://", "moody:///"):
+        with pytest.raises(ConfigError, match="names no place"):
+            open_remote(url, settings)
     with pytest.raises(ConfigError, match=r"nonsense://x cannot be opened"):
         open_remote("nonsense://x", settings)
     with pytest.raises(ConfigError, match="give it at least one"):
