@@ -70,22 +70,20 @@ class Cache:
         Raises:
             OutputError: The folder cannot be written.
         """
-        final = self._path(name)
-        if not self._use(final):
-            with self._claim(final, wait=True) as part:
-                fetched = part is not None and self._bring(final, part, fetch)
-            if fetched:
-                self._make_room(final)
-        return final
+        self._have(self._path(name), fetch, wait=True)
+        return self._path(name)
 
     def get_unless_begun(self, name: str, fetch: Callable[[Path], None]) -> None:
         """The same, but where another process fetches the file already, this one goes its way."""
-        final = self._path(name)
-        if not self._use(final):
-            with self._claim(final, wait=False) as part:
-                fetched = part is not None and self._bring(final, part, fetch)
-            if fetched:
-                self._make_room(final)
+        self._have(self._path(name), fetch, wait=False)
+
+    def _have(self, final: Path, fetch: Callable[[Path], None], *, wait: bool) -> None:
+        if self._use(final):
+            return
+        with self._claim(final, wait=wait) as part:
+            fetched = part is not None and self._bring(final, part, fetch)
+        if fetched:
+            self._make_room(final)  # without the lock, which is for one file
 
     def _use(self, path: Path) -> bool:
         """Take notice that a copy is used, if there is one."""
