@@ -38,12 +38,12 @@ from matplotlib.figure import Figure
 from caev2.demo.photographs import PHOTOGRAPH_FILES
 from caev2.demo.scenes import draw_scene, ground_region
 from caev2.extract.catalog import load_teacher
-from caev2.store.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES, measure
+from caev2.store.codecs.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES, measure
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import Codec, decode
+from caev2.store.codecs.quality import FLOORS
 from caev2.store.codecs.tables import tables_digest
 from caev2.store.draws import Draws
-from caev2.store.quality import FLOORS
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 32

@@ -22,9 +22,9 @@ from caev2.store.hashing import hash_file
 from caev2.store.index import Listing, write_index
 from caev2.store.layout import INDEX
 from caev2.store.manifest import FILE_NAME, Manifest, StoreSpec, TargetSpec, sealed
+from caev2.store.pixels.views import View, ViewSettings
 from caev2.store.records import describe_file
 from caev2.store.unit_writer import RenderedView
-from caev2.store.views import View, ViewSettings
 from caev2.store.writer import StoreWriter
 
 RESULTS = Path(__file__).parent / "results"

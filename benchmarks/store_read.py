@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from caev2.store.bench import FLAT, BenchReport, bench_store
-from caev2.store.calibration import fit_codec
+from caev2.store.codecs.calibration import fit_codec
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.index import Listing
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
+from caev2.store.pixels.views import View, ViewSettings
 from caev2.store.reader import Store
 from caev2.store.records import describe_file
 from caev2.store.unit_writer import RenderedView
-from caev2.store.views import View, ViewSettings
 from caev2.store.writer import StoreWriter
 from caev2.terminal import Bars, print_table
 

@@ -15,8 +15,8 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from caev2.errors import Caev2Error
-from caev2.store.cache import CacheSettings
-from caev2.store.remote import DEFAULT_CACHE, StorePath, open_remote
+from caev2.store.remote.cache import CacheSettings
+from caev2.store.remote.paths import DEFAULT_CACHE, StorePath, open_remote
 
 if TYPE_CHECKING:
     from caev2.terminal import Bars

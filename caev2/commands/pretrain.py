@@ -17,7 +17,7 @@ from caev2.commands.invocation import (
     print_result,
     set_option,
 )
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 
 @click.command(epilog=example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))

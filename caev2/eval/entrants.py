@@ -26,7 +26,7 @@ from caev2.pretrain.model import build
 from caev2.pretrain.recipes import RECIPES
 from caev2.pretrain.sizes import ModelSettings
 from caev2.recipe import load
-from caev2.store.decode import Orientation
+from caev2.store.pixels.decode import Orientation
 
 Role = Literal["pixels", "random start", "student", "teacher"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from caev2.errors import ImageUndecodable, SourceError
 from caev2.eval.checks import check_informative
 from caev2.progress import Progress
-from caev2.store.decode import Orientation, decode_rgb
 from caev2.store.images import ImageSource
+from caev2.store.pixels.decode import Orientation, decode_rgb
 from caev2.workers import in_order
 
 Pooled = dict[str, Float[Tensor, "image width"]]

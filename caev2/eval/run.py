@@ -16,8 +16,8 @@ from caev2.eval.knn import knn_predict
 from caev2.eval.linear import hold_out, linear_probe
 from caev2.eval.result import Judged, ProbeResult
 from caev2.progress import Progress, Silent
-from caev2.store.decode import Orientation
 from caev2.store.images import ImageSource, open_images
+from caev2.store.pixels.decode import Orientation
 
 RESIZE_RATIO = 256 / 224
 """Short side over crop, as in the published evaluation."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from caev2.errors import StoreMismatch
 from caev2.eval.pca import joint_rgb
 from caev2.eval.plots import plot_grid
-from caev2.store.crops import Crops
 from caev2.store.draws import Draws
+from caev2.store.pixels.crops import Crops
 from caev2.store.reader import Store
 
 

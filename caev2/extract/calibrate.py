@@ -1,7 +1,7 @@
 """The first work of an extraction: the teacher over a few images, so that the codec can learn and be judged.
 
-Which images those are is a function of seed and keys over the whole source (`store.calibration`), and of each the
-first view is used. The tables are written once; whoever extracts into the store, now or later, uses them.
+Which images those are is a function of seed and keys over the whole source (`store.codecs.calibration`), and of
+each the first view is used. The tables are written once; whoever extracts into the store, now or later, uses them.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from caev2.extract.prepare import prepare_images
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher
 from caev2.progress import Progress
-from caev2.store.calibration import choose_images, fit_codec, measure, refuse_unfaithful
+from caev2.store.codecs.calibration import choose_images, fit_codec, measure, refuse_unfaithful
 from caev2.store.codecs.catalog import codec_named
+from caev2.store.codecs.quality import FLOORS, QualityFloor
 from caev2.store.images import ImageSource
-from caev2.store.quality import FLOORS, QualityFloor
 from caev2.store.reader import Store
 from caev2.store.writer import StoreWriter
 

@@ -13,10 +13,10 @@ from caev2.extract.run import extract
 from caev2.extract.teacher import Teacher
 from caev2.progress import Progress
 from caev2.store.disk import writing
-from caev2.store.graft import Grown, graft
 from caev2.store.images import ImageSource
 from caev2.store.manifest import Manifest, TargetSpec
 from caev2.store.reader import Store
+from caev2.store.rewriting.graft import Grown, graft
 from caev2.store.sources.subset import choose_listed
 
 LoadTeacher = Callable[[Mapping[str, Any]], Teacher]

@@ -13,7 +13,7 @@ from caev2.extract.catalog import parse_name
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.recipe import choose, to_mapping
-from caev2.store.calibration import choose_images
+from caev2.store.codecs.calibration import choose_images
 from caev2.store.disk import free_bytes, say_bytes
 from caev2.store.images import ImageSource
 from caev2.store.manifest import (

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import UInt8
 
 from caev2.errors import ImageUndecodable
-from caev2.store.crops import CropEncoding, as_kept
-from caev2.store.decode import decode_rgb
 from caev2.store.images import ImageSource
+from caev2.store.pixels.crops import CropEncoding, as_kept
+from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.views import View, ViewSettings, draw_view, render_view
 from caev2.store.records import ImageFacts, describe_file
 from caev2.store.unit_writer import RenderedView
-from caev2.store.views import View, ViewSettings, draw_view, render_view
 from caev2.workers import in_order
 
 

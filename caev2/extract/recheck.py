@@ -10,8 +10,8 @@ from caev2.extract.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import decode
-from caev2.store.crops import Crops
 from caev2.store.draws import Draws
+from caev2.store.pixels.crops import Crops
 from caev2.store.reader import Store
 
 LEAST_COSINE = 0.99

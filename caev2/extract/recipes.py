@@ -10,11 +10,11 @@ from caev2.errors import ConfigError
 from caev2.extract.names import DEFAULT_TEACHER
 from caev2.extract.teacher import Precision
 from caev2.recipe import speed
-from caev2.store.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES
+from caev2.store.codecs.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES
 from caev2.store.codecs.catalog import codec_named
+from caev2.store.codecs.quality import QualityFloor
 from caev2.store.manifest import Layout
-from caev2.store.quality import QualityFloor
-from caev2.store.views import ViewSettings
+from caev2.store.pixels.views import ViewSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.pretrain.model import branch_rates
 from caev2.pretrain.order import RowOrder
 from caev2.pretrain.sizes import ModelSettings
-from caev2.store.crops import Crops
+from caev2.store.pixels.crops import Crops
 from caev2.store.reader import Store
 from caev2.workers import in_order
 

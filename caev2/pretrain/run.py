@@ -28,9 +28,9 @@ from caev2.pretrain.step import StepFigures, tensor_cores, train_step
 from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
 from caev2.store.images import ImageSource, open_images
+from caev2.store.pixels.replay import open_crops
 from caev2.store.reader import Store
-from caev2.store.remote import StorePath
-from caev2.store.replay import open_crops
+from caev2.store.remote.paths import StorePath
 
 MAX_SKIPPED = 3
 """Steps in a row without a finite loss and gradient after which a run stops."""

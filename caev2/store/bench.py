@@ -19,7 +19,7 @@ from caev2.errors import StoreCorrupt, StoreMismatch
 from caev2.progress import Progress, Silent
 from caev2.store.layout import codes_path
 from caev2.store.reader import Store
-from caev2.store.remote import RemotePath
+from caev2.store.remote.paths import RemotePath
 
 Read = Callable[[int, np.ndarray], np.ndarray]
 """From a view and numbers of images to rows."""

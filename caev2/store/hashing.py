@@ -6,7 +6,7 @@ from pathlib import Path
 import xxhash
 
 from caev2.store.disk import flush_file
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 _PIECE_BYTES = 1 << 22
 

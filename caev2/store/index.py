@@ -17,7 +17,7 @@ from caev2.store.disk import write_whole
 from caev2.store.hashing import hash_file
 from caev2.store.layout import INDEX
 from caev2.store.records import ImageFacts, UnitRecord
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caev2.store.manifest import Manifest
-from caev2.store.views import THUMBNAIL_PX
+from caev2.store.pixels.views import THUMBNAIL_PX
 
 INDEX = "index.parquet"
 UNITS = "units"

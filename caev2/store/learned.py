@@ -16,14 +16,14 @@ import numpy as np
 
 from caev2.errors import StoreCorrupt
 from caev2.store.codecs.codec import Tables
+from caev2.store.codecs.quality import Quality, quality_of_json
 from caev2.store.codecs.tables import little_endian, tables_digest
 from caev2.store.disk import flush_file, flush_folder
+from caev2.store.files.shard import CRC_BYTES, crc32c, seal_chunk
+from caev2.store.files.zarr_metadata import group, whole
 from caev2.store.layout import codec_path
 from caev2.store.manifest import Manifest
-from caev2.store.quality import Quality, quality_of_json
-from caev2.store.remote import StorePath, forget
-from caev2.store.shard import CRC_BYTES, crc32c, seal_chunk
-from caev2.store.zarr_metadata import group, whole
+from caev2.store.remote.paths import StorePath, forget
 
 QUALITY = "quality.json"
 

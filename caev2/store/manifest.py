@@ -16,8 +16,8 @@ from caev2.errors import ConfigError, StoreCorrupt, StoreMismatch
 from caev2.recipe import fingerprint, merge, to_mapping
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import RowType
-from caev2.store.remote import StorePath
-from caev2.store.views import ViewSettings
+from caev2.store.pixels.views import ViewSettings
+from caev2.store.remote.paths import StorePath
 
 FORMAT = 1
 Layout = Literal["zarr", "webdataset"]

@@ -15,15 +15,15 @@ from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
 from caev2.recipe import nearest
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import DecodePlan, Tables
+from caev2.store.files.shards import Shards
+from caev2.store.files.small_arrays import SmallArrays
+from caev2.store.files.unit_files import UnitFiles
 from caev2.store.index import index_digest, read_index, read_numbers
 from caev2.store.layout import INDEX, checksum_path, codes_path
 from caev2.store.learned import read_tables
 from caev2.store.manifest import Manifest, TargetSpec, read_manifest
-from caev2.store.remote import RemotePath, StorePath, forget, prefetch, store_path
-from caev2.store.shards import Shards
-from caev2.store.small_arrays import SmallArrays
-from caev2.store.unit_files import UnitFiles
-from caev2.store.views import View
+from caev2.store.pixels.views import View
+from caev2.store.remote.paths import RemotePath, StorePath, forget, prefetch, store_path
 
 _REMEMBERED = 256  # views of blocks whose files were asked for last, so that not every batch does it again
 

@@ -14,7 +14,7 @@ from caev2.errors import StoreCorrupt
 from caev2.recipe import fingerprint
 from caev2.store.layout import files_of_unit, unit_path
 from caev2.store.manifest import Manifest
-from caev2.store.remote import StorePath, forget
+from caev2.store.remote.paths import StorePath, forget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

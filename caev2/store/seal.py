@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 
+from caev2.store.files.zarr_metadata import metadata_files
 from caev2.store.hashing import hash_file
 from caev2.store.index import Columns, digest_columns
 from caev2.store.layout import INDEX, unit_path
 from caev2.store.learned import learned_files
 from caev2.store.manifest import Manifest
 from caev2.store.records import UnitRecord
-from caev2.store.remote import StorePath
-from caev2.store.zarr_metadata import metadata_files
+from caev2.store.remote.paths import StorePath
 
 
 def files_of_store(manifest: Manifest) -> list[str]:

@@ -12,6 +12,9 @@ from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import Tables
 from caev2.store.codecs.tables import little_endian
 from caev2.store.disk import replace_file, write_whole, writing
+from caev2.store.files.shard import crc32c, seal_chunk
+from caev2.store.files.tars import TarShards
+from caev2.store.files.zarr_shards import Finished, ZarrShards
 from caev2.store.hashing import HashedFile
 from caev2.store.index import Listing
 from caev2.store.layout import (
@@ -25,11 +28,8 @@ from caev2.store.layout import (
     unit_path,
 )
 from caev2.store.manifest import Manifest
+from caev2.store.pixels.views import View, hash_crop, shrink_crop
 from caev2.store.records import ImageFacts, UnitRecord, is_done
-from caev2.store.shard import crc32c, seal_chunk
-from caev2.store.tars import TarShards
-from caev2.store.views import View, hash_crop, shrink_crop
-from caev2.store.zarr_shards import Finished, ZarrShards
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

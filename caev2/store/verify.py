@@ -10,10 +10,10 @@ from caev2.store.index import read_index
 from caev2.store.layout import INDEX, SCRATCH, files_of_unit, row_file, unit_path
 from caev2.store.learned import learned_files, read_quality
 from caev2.store.manifest import FILE_NAME
+from caev2.store.pixels.replay import ViewReplay
 from caev2.store.reader import Store
 from caev2.store.records import UnitRecord, read_record
-from caev2.store.remote import forget
-from caev2.store.replay import ViewReplay
+from caev2.store.remote.paths import forget
 from caev2.store.seal import files_of_store, root_digest
 
 

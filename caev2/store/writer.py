@@ -10,6 +10,7 @@ from pathlib import Path
 
 from caev2.errors import OutputError, StoreCorrupt, StoreMismatch
 from caev2.store.codecs.codec import Tables
+from caev2.store.codecs.quality import Quality
 from caev2.store.codecs.tables import tables_digest
 from caev2.store.disk import (
     Scratch,
@@ -21,6 +22,7 @@ from caev2.store.disk import (
     write_whole,
     writing,
 )
+from caev2.store.files.zarr_metadata import metadata_files
 from caev2.store.hashing import hash_file
 from caev2.store.index import Listing, index_columns, write_index
 from caev2.store.layout import (
@@ -39,11 +41,9 @@ from caev2.store.manifest import (
     tables_of,
     with_tables,
 )
-from caev2.store.quality import Quality
 from caev2.store.records import is_done, read_record, read_records
 from caev2.store.seal import root_digest
 from caev2.store.unit_writer import UnitJob, UnitWriter
-from caev2.store.zarr_metadata import metadata_files
 
 
 class StoreWriter:

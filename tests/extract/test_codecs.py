@@ -10,13 +10,13 @@ import pytest
 from caev2.errors import ConfigError, StoreCorrupt, StoreError, StoreIncomplete, StoreMismatch
 from caev2.extract.plan import plan
 from caev2.extract.run import extract
-from caev2.store.calibration import choose_images
+from caev2.store.codecs.calibration import choose_images
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import decode
+from caev2.store.codecs.quality import QualityFloor
 from caev2.store.images import open_images
 from caev2.store.learned import read_quality
 from caev2.store.manifest import read_manifest
-from caev2.store.quality import QualityFloor
 from caev2.store.reader import Store
 from caev2.store.verify import verify_store
 from tests.made_up import EXTRACT, PatchMeans, make_photographs

@@ -14,15 +14,15 @@ from caev2.errors import PixelDrift, SourceError, StoreCorrupt, StoreMismatch
 from caev2.extract.run import extract
 from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
 from caev2.pretrain.run import pretrain
-from caev2.store import crops as crops_module
-from caev2.store.crops import StoredCrops, decode_crop
-from caev2.store.decode import decode_rgb
 from caev2.store.images import open_images
 from caev2.store.layout import crop_path
+from caev2.store.pixels import crops as crops_module
+from caev2.store.pixels.crops import StoredCrops, decode_crop
+from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.replay import ViewReplay, open_crops
+from caev2.store.pixels.views import draw_view, render_view
 from caev2.store.reader import Store
-from caev2.store.replay import ViewReplay, open_crops
 from caev2.store.verify import verify_images, verify_store
-from caev2.store.views import draw_view, render_view
 from tests.made_up import EXTRACT, SIZE_PX, PatchMeans, make_photographs
 from tests.made_up_pretrain import PRETRAIN
 

@@ -12,12 +12,12 @@ from caev2.errors import StoreIncomplete, StoreMismatch
 from caev2.extract.extend import extend
 from caev2.extract.run import extract
 from caev2.pretrain.run import pretrain
-from caev2.store import graft as graft_module
-from caev2.store.crops import StoredCrops
-from caev2.store.graft import graft
+from caev2.store.codecs.quality import QualityFloor
 from caev2.store.images import open_images
-from caev2.store.quality import QualityFloor
+from caev2.store.pixels.crops import StoredCrops
 from caev2.store.reader import Store
+from caev2.store.rewriting import graft as graft_module
+from caev2.store.rewriting.graft import graft
 from caev2.store.verify import verify_store
 from tests.made_up import EXTRACT, PatchMeans, make_photographs
 from tests.made_up_pretrain import PRETRAIN

@@ -14,11 +14,11 @@ from caev2.errors import OutputError, SourceError, StoreMismatch, TeacherError
 from caev2.extract.plan import plan
 from caev2.extract.run import extract
 from caev2.recipe import override
-from caev2.store.decode import decode_rgb
 from caev2.store.images import open_images
+from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.views import draw_view, render_view
 from caev2.store.reader import Store
 from caev2.store.verify import verify_store
-from caev2.store.views import draw_view, render_view
 from tests.made_up import EXTRACT, SIZE_PX, PatchMeans, make_photographs
 
 

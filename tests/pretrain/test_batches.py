@@ -8,8 +8,8 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from caev2.pretrain.batches import Batch, StepBatches, load_batches
 from caev2.pretrain.plan import fit_recipe, row_order
 from caev2.store.images import open_images
+from caev2.store.pixels.replay import ViewReplay
 from caev2.store.reader import Store
-from caev2.store.replay import ViewReplay
 from tests.made_up_pretrain import PRETRAIN
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from caev2.pretrain.run import pretrain
-from caev2.store.convert import convert
+from caev2.store.rewriting.convert import convert
 from tests.made_up_pretrain import PRETRAIN
 from tests.pretrain.training import assert_equal_runs, files_of, train
 

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from caev2.pretrain.run import pretrain
-from caev2.store.cache import CacheSettings
-from caev2.store.convert import convert
-from caev2.store.copy import copy_store
 from caev2.store.reader import Store
-from caev2.store.remote import open_remote
+from caev2.store.remote.cache import CacheSettings
+from caev2.store.remote.paths import open_remote
+from caev2.store.rewriting.convert import convert
+from caev2.store.rewriting.copy import copy_store
 from caev2.store.verify import verify_store
 from tests.made_up_pretrain import PRETRAIN
 from tests.pretrain.training import assert_equal_runs, train

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from caev2.store.calibration import fit_codec
+from caev2.store.codecs.calibration import fit_codec
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import Tables
-from caev2.store.crops import as_kept
-from caev2.store.decode import decode_rgb
 from caev2.store.images import ImageSource, open_images
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
+from caev2.store.pixels.crops import as_kept
+from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.views import View, ViewSettings, draw_view, render_view
 from caev2.store.records import describe_file
 from caev2.store.unit_writer import RenderedView
-from caev2.store.views import View, ViewSettings, draw_view, render_view
 from caev2.store.writer import StoreWriter
 
 IMAGES, VIEWS, TOKENS, WIDTH, BLOCK = 11, 2, 5, 4, 4

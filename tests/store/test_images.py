@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from caev2.errors import ImageUndecodable, SourceError
-from caev2.store.decode import decode_rgb
 from caev2.store.images import open_images
+from caev2.store.pixels.decode import decode_rgb
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caev2.store.cold import freeze, thaw
-from caev2.store.convert import convert
 from caev2.store.images import open_images
 from caev2.store.layout import tar_path
-from caev2.store.merge import merge
 from caev2.store.reader import Store
+from caev2.store.rewriting.cold import freeze, thaw
+from caev2.store.rewriting.convert import convert
+from caev2.store.rewriting.merge import merge
 from caev2.store.verify import verify_store
 from tests.store.made_up import IMAGES, make_latents, write_store
 

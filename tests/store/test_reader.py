@@ -10,11 +10,11 @@ import tensorstore
 import zarr
 
 from caev2.errors import StoreCorrupt, StoreIncomplete, StoreMismatch
-from caev2.store.decode import decode_rgb
 from caev2.store.layout import VIEW_FIELDS, chunk_path, shard_path, unit_path
+from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.views import hash_crop, render_view
 from caev2.store.reader import Store
 from caev2.store.verify import verify_store
-from caev2.store.views import hash_crop, render_view
 from tests.store.made_up import BLOCK, DAMAGED, IMAGES, VIEWS
 
 VALID = [number for number in range(IMAGES) if number != DAMAGED]

@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from caev2.commands.invocation import STORE, bars, example, json_option, quiet_option
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 
 @click.command("bench", epilog=example("store bench photographs.caev2"))

@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from caev2.commands.invocation import LOCAL, STORE, bars, example, json_option, print_result, quiet_option
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 
 @click.command("convert", epilog=example("store convert photographs.caev2 photographs-tars --layout webdataset"))
@@ -49,8 +49,8 @@ def store_convert(
     """Write the rows of STORE anew to OUT; or bring back a cold copy."""
     from caev2.errors import ConfigError
     from caev2.recipe import override
-    from caev2.store.cold import freeze, is_cold, thaw
-    from caev2.store.convert import Encoding, convert
+    from caev2.store.rewriting.cold import freeze, is_cold, thaw
+    from caev2.store.rewriting.convert import Encoding, convert
 
     if lossless is not None and (layout, codec) != (None, None):
         raise ConfigError("--lossless makes a copy for keeping, of the store as it is: convert first, then compress.")
@@ -77,7 +77,7 @@ def store_convert(
 @quiet_option
 def store_copy(store: StorePath, out: StorePath, as_json: bool, quiet: bool) -> None:
     """Copy a STORE to a URL, or from one; each file is compared with its digest."""
-    from caev2.store.copy import copy_store
+    from caev2.store.rewriting.copy import copy_store
 
     print_result(copy_store(store, out, bars(quiet)), as_json, f"Copied {store}")
 
@@ -89,6 +89,6 @@ def store_copy(store: StorePath, out: StorePath, as_json: bool, quiet: bool) -> 
 @quiet_option
 def store_merge(out: Path, stores: tuple[StorePath, ...], as_json: bool, quiet: bool) -> None:
     """Write one store OUT of the images of several STORES."""
-    from caev2.store.merge import merge
+    from caev2.store.rewriting.merge import merge
 
     print_result(merge(stores, out, bars(quiet)), as_json, f"Merged {len(stores)} stores")

@@ -58,6 +58,6 @@ def store_extend(
 @quiet_option
 def store_graft(store: Path, part: Path, as_json: bool, quiet: bool) -> None:
     """Add the targets, or the further views, of a PART over the same images to a STORE."""
-    from caev2.store.graft import graft
+    from caev2.store.rewriting.graft import graft
 
     print_result(graft(store, part, bars(quiet)), as_json, f"Grafted {part} onto {store}")

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from caev2.commands.invocation import STORE, example, json_option, list_failures
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 
 @click.command("info", epilog=example("store info photographs.caev2"))

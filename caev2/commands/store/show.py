@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from caev2.commands.invocation import STORE, example, json_option, print_result
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 
 @click.command("show", epilog=example("store show photographs.caev2 --images photographs"))
@@ -35,8 +35,8 @@ def store_show(
     from caev2.eval.store_picture import choose_shown, draw_store
     from caev2.store.disk import writing
     from caev2.store.images import open_images
+    from caev2.store.pixels.replay import open_crops
     from caev2.store.reader import Store
-    from caev2.store.replay import open_crops
 
     opened = Store(store)
     crops = open_crops(opened, None if images is None else open_images(images))

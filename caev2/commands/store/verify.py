@@ -18,11 +18,11 @@ from caev2.commands.invocation import (
     print_result,
     quiet_option,
 )
-from caev2.store.remote import StorePath
+from caev2.store.remote.paths import StorePath
 
 if TYPE_CHECKING:
     from caev2.extract.recheck import Recheck
-    from caev2.store.crops import Crops
+    from caev2.store.pixels.crops import Crops
     from caev2.store.reader import Store
 
 
@@ -44,7 +44,7 @@ def store_verify(
     device: str | None,
 ) -> None:
     """Compare every file with its digest, every row with its checksum; exit 2 if anything differs."""
-    from caev2.store.remote import without_copies
+    from caev2.store.remote.paths import without_copies
 
     with without_copies(store) as afresh:
         _verify(afresh, images, rows, weights, as_json, quiet, device)
@@ -60,8 +60,8 @@ def _verify(
     device: str | None,
 ) -> None:
     from caev2.store.images import open_images
+    from caev2.store.pixels.replay import ViewReplay, open_crops
     from caev2.store.reader import Store
-    from caev2.store.replay import ViewReplay, open_crops
     from caev2.store.verify import verify_images, verify_store
 
     opened = Store(store, allow_unsealed=True)

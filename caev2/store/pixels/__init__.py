@@ -1,0 +1,1 @@
+"""From an image file to the crop that teacher and student see."""

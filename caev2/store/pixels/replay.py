@@ -1,0 +1,108 @@
+"""Replaying stored views on the source images, and proving that they are the pixels the teacher saw."""
+
+import numpy as np
+import xxhash
+from jaxtyping import UInt8
+
+from caev2.errors import ImageUndecodable, PixelDrift, SourceError
+from caev2.store.images import ImageSource
+from caev2.store.pixels.crops import DECODER_DRIFT, Crops, StoredCrops, as_kept, thumbnail_difference
+from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.views import hash_crop, render_view
+from caev2.store.reader import Store
+
+
+def open_crops(store: Store, source: ImageSource | None) -> Crops:
+    """The crops of a store: its own where it keeps them, else made anew from the images.
+
+    Raises:
+        SourceError: It keeps none, and no images are given, or one of them is missing, or they cannot be read in any
+            order.
+    """
+    if store.manifest.spec.crops is not None:
+        return StoredCrops(store)
+    if source is None:
+        raise SourceError(
+            f"{store.path} holds targets but no pixels. Give --images, the folder it was extracted from; a store that "
+            "was extracted with --crops jpeg or raw needs none."
+        )
+    if not source.seekable:
+        raise SourceError(
+            f"The images in {source.root} lie in a compressed tar, which can be read from its beginning only, and "
+            "they are wanted in another order. Decompress it; or extract with --crops jpeg: training needs no images."
+        )
+    return ViewReplay(store, source)
+
+
+class ViewReplay:
+    """Crops of a store's views, made anew from the images.
+
+    Args:
+        store: Where the views are recorded.
+        source: The images they were taken from, wherever they lie now.
+
+    Raises:
+        SourceError: An image of the store is missing from the source.
+    """
+
+    def __init__(self, store: Store, source: ImageSource):
+        self._store, self._source = store, source
+        self._places = _match_images(store, source)
+        self.drifted: str | None = None
+        """What to warn of: the key of an image whose pixels another decoder has changed a little."""
+
+    def crop(self, view: int, image: int) -> UInt8[np.ndarray, "size size 3"]:
+        """The pixels of one view, compared with the stored hash.
+
+        Raises:
+            PixelDrift: They differ by more than a decoder could explain.
+        """
+        settings = self._store.manifest.spec.views
+        data = self._source.read(int(self._places[image]))
+        try:
+            pixels = decode_rgb(data, settings.orientation)
+        except ImageUndecodable as problem:
+            raise PixelDrift(
+                f"{self._describe(image)} could be decoded at extraction and now cannot: {problem}."
+            ) from None
+        stored = self._store.view(view, image)
+        crop = render_view(pixels, stored, settings.size_px, settings.interpolation)
+        crop, _ = as_kept(self._store.manifest.spec.crops, crop)
+        if hash_crop(crop) != int(self._store.view_value("crop_hash", view, image)):
+            self._explain(view, image, data, crop)
+        return crop
+
+    def _explain(self, view: int, image: int, data: bytes, crop: np.ndarray) -> None:
+        """Tell a changed decoder from a changed image."""
+        before, now = self._store.source_digests[image], xxhash.xxh3_128_hexdigest(data)
+        if before != now:
+            raise PixelDrift(
+                f"{self._describe(image)} is not the file that the teacher saw: its xxh3-128 is {now}, it was "
+                f"{before}. Restore the images, or extract the store again."
+            )
+        difference = thumbnail_difference(self._store, view, image, crop)
+        if difference > DECODER_DRIFT:
+            raise PixelDrift(
+                f"{self._describe(image)}: the file is unchanged, but view {view} differs by {difference:.2f} grey "
+                f"levels from what the teacher saw, more than {DECODER_DRIFT}. Another version of Pillow decodes or "
+                "resizes otherwise; install the one that the store was made with, or extract the store again."
+            )
+        self.drifted = self._source.keys[int(self._places[image])]
+
+    def _describe(self, image: int) -> str:
+        place = int(self._places[image])
+        return f"Image {self._source.keys[place]!r} in {self._source.root}"
+
+
+def _match_images(store: Store, source: ImageSource) -> np.ndarray | range:
+    """For each image of the store, its number in the source."""
+    if source.digest() == store.manifest.source_digest:
+        return range(len(store))
+    place = {key: number for number, key in enumerate(source.keys)}
+    missing = [store.keys[image] for image in store.valid_images if store.keys[image] not in place]
+    if missing:
+        raise SourceError(
+            f"{len(missing)} of the {len(store.valid_images)} images in {store.path} are not in {source.root}; the "
+            f"first is {missing[0]!r}. Give --images the folder that the store was extracted from."
+        )
+    return np.asarray([place.get(key, -1) for key in store.keys])

@@ -1,0 +1,1 @@
+"""Stores at URLs: paths, downloads and the cache of what was read."""
