@@ -32,7 +32,11 @@ class TeacherName:
     @property
     def canonical(self) -> str:
         """The name without the place its weights came from: which weights they are, the identity says."""
-        return f"{self.scheme}:{self.architecture}" if self.architecture else self.scheme
+        if self.architecture is None:
+            return self.scheme
+        # timm writes the tag behind a dot, and has no dot in the name of a model
+        model = self.architecture.partition(".")[0] if self.scheme == "timm" else self.architecture
+        return f"{self.scheme}:{model}"
 
 
 def split_name(text: str) -> TeacherName:

@@ -2,8 +2,8 @@
 
 The published target is CLIP's own last step, the final norm and the projection, applied to every token
 instead of the class token alone (Zhang et al., 2211.09799). open_clip's modules are run one by one for that,
-since its own forward pass pools first. A tower that averages its patches before the final norm is read the
-same way.
+since its own forward pass pools first. A tower that averages its patches has that mean, normed and projected, for a
+class row: what open_clip makes of the image. Towers out of timm are read by `caev2.extract.openclip_timm`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from torch.nn import functional
 from caev2.errors import ConfigError, TeacherError
 from caev2.extract.identity import tower_sha256
 from caev2.extract.teacher import (
+    Outline,
     Precision,
     TeacherDescription,
     check_images,
@@ -83,11 +84,21 @@ def _forward(
         if f"block:{number}" in taps:
             latents[f"block:{number}"] = tokens
     if taps & {"post_norm", "projected"}:
-        tokens = tower.ln_post(tokens)
+        tokens = _norm(tower, tokens)
         latents["post_norm"] = tokens
     if "projected" in taps and tower.proj is not None:
         latents["projected"] = tokens @ tower.proj
     return {tap: latents[tap] for tap in latents if tap in taps}
+
+
+def _norm(tower: VisionTransformer, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image token width"]:
+    """The final norm of every token; where the tower pools the mean, that takes the place of the class token."""
+    if tower.pool_type != "avg":
+        return tower.ln_post(tokens)
+    if tower.final_ln_after_pool:
+        return tower.ln_post(torch.cat([tokens[:, 1:].mean(dim=1, keepdim=True), tokens[:, 1:]], dim=1))
+    patches = tower.ln_post(tokens[:, 1:])
+    return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
 
 
 def _embed(tower: VisionTransformer, pixels: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token width"]:
@@ -127,27 +138,36 @@ def build_teacher(
         ConfigError: The image size is no multiple of the patch size.
     """
     precision = precision or default_precision(device)
-    tower = _empty_tower(config, name, precision, image_px)
+    tower = _empty_tower(config, name, precision, image_px).to_empty(device="cpu")
     _refuse_other_architecture(tower, file, name)
     _refuse_broken_numbers(file)
     sha256 = tower_sha256(file.weights)
-    image_px, patch_px = _side(tower.image_size), _side(tower.patch_size)
-    grid = image_px // patch_px
-    positions = resize_positions(file.weights[_POSITIONS].float(), grid)
+    outline = _outline(tower, config)
+    positions = resize_positions(file.weights[_POSITIONS].float(), outline.grid)
     tower.load_state_dict({**file.weights, _POSITIONS: positions})
     _lower_precision(tower, _DTYPES[precision])
-    description = TeacherDescription(
-        name=name,
-        sha256=sha256,
-        image_px=image_px,
-        patch_px=patch_px,
-        tokens=grid * grid + 1,
+    description = outline.describe(name=name, sha256=sha256, precision=precision)
+    return OpenClipTeacher(tower, description, device)
+
+
+def outline_tower(config: TowerConfig, *, name: str, image_px: int | None = None) -> Outline:
+    """What an architecture decides, without memory for weights.
+
+    Raises:
+        ConfigError: The image size is no multiple of the patch size.
+    """
+    return _outline(_empty_tower(config, name, "fp32", image_px), config)
+
+
+def _outline(tower: VisionTransformer, config: TowerConfig) -> Outline:
+    return Outline(
+        image_px=_side(tower.image_size),
+        patch_px=_side(tower.patch_size),
         mean=config.mean,
         std=config.std,
-        precision=precision,
         widths=_widths(tower),
+        class_row="mean" if tower.pool_type == "avg" else "token",
     )
-    return OpenClipTeacher(tower, description, device)
 
 
 def _side(size: Any) -> int:
@@ -162,29 +182,34 @@ def _widths(tower: VisionTransformer) -> dict[str, int]:
 
 
 def _empty_tower(config: TowerConfig, name: str, precision: Precision, image_px: int | None) -> VisionTransformer:
-    """The modules of a tower, with memory for their weights but nothing in it."""
-    _refuse_other_kinds(config.vision, name)
+    """The modules of a tower, without memory for their weights."""
+    refuse_other_kinds(config.vision, name)
     vision = {**config.vision, "patch_dropout": 0.0}
     vision["image_size"] = _check_size(image_px or vision["image_size"], vision["patch_size"], name)
     cast = None if precision == "fp32" else _DTYPES[precision]  # decides LayerNorm in fp32
     with torch.device("meta"):
         tower = _build_vision_tower(config.embed_dim, CLIPVisionCfg(**vision), config.quick_gelu, cast)
     assert isinstance(tower, VisionTransformer)
-    return tower.to_empty(device="cpu")
+    return tower
 
 
-def _refuse_other_kinds(vision: Mapping[str, Any], name: str) -> None:
-    if timm_name := vision.get("timm_model_name"):
-        kind = f"the timm model {timm_name}"
-    elif isinstance(vision["layers"], list | tuple):
-        kind = "a convolutional network"
+def refuse_other_kinds(vision: Mapping[str, Any], name: str) -> None:
+    """Refuse a tower without tokens that could be stored, naming why.
+
+    Raises:
+        TeacherError: It is a convolutional network, or pools into queries before its final norm.
+    """
+    if isinstance(vision.get("layers"), list | tuple):
+        why = "is a convolutional network, which has neither a class token nor tokens of patches"
     elif vision.get("attentional_pool"):
-        kind = "a transformer with an attentional pooler"
+        why = (
+            "is a transformer with an attentional pooler: its final norm and projection are of queries, not of patches"
+        )
     else:
         return
     raise TeacherError(
-        f"The image tower of {name} is {kind}, whose tokens have no final norm and projection of their own. "
-        "Choose a tower that is a plain vision transformer, such as openclip:ViT-B-16-quickgelu."
+        f"{name} cannot be a teacher: its image tower {why}. Choose a vision transformer, such as "
+        "openclip:ViT-B-16-quickgelu or timm:vit_base_patch14_dinov2."
     )
 
 

@@ -1,6 +1,5 @@
 """Teachers by open_clip's names: which architecture, which weights, which pixels."""
 
-import hashlib
 from pathlib import Path
 
 import open_clip
@@ -9,10 +8,14 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from caev2.errors import ConfigError, TeacherError
-from caev2.extract.hub import fetch_weights, published_sha256
+from caev2.extract import openclip_timm
+from caev2.extract.download import published_sha256
+from caev2.extract.hashes import verify
+from caev2.extract.hub import Publication, fetch_weights, hub_files
 from caev2.extract.names import TeacherName
-from caev2.extract.openclip import OpenClipTeacher, TowerConfig, build_teacher
-from caev2.extract.teacher import Precision
+from caev2.extract.openclip import TowerConfig, build_teacher, outline_tower, refuse_other_kinds
+from caev2.extract.teacher import Outline, Precision, Teacher
+from caev2.extract.trunks import refuse_other_networks
 from caev2.extract.weights import TowerFile, read_tower, sniff
 from caev2.recipe import nearest
 
@@ -25,7 +28,9 @@ def check_name(name: TeacherName) -> None:
     Raises:
         ConfigError: The architecture or tag does not exist, no weights are named, or the tag's weights were
             trained with another GELU than the architecture computes.
+        TeacherError: Its tower has no tokens that a store could hold.
     """
+    check_architecture(name)
     config = _config(name)
     if name.tag is None:
         if name.path is None:
@@ -35,12 +40,33 @@ def check_name(name: TeacherName) -> None:
             )
         return
     published = get_pretrained_cfg(_architecture(name), name.tag)
-    if not published:
-        tags = list_pretrained_tags_by_model(_architecture(name))
-        raise ConfigError(
-            f"open_clip knows no weights called {name.tag!r} for {name.architecture}. {nearest(name.tag, tags)}"
-        )
     _refuse_other_gelu(name, config.quick_gelu, bool(published.get("quick_gelu")), f"weights {name.tag!r}")
+
+
+def check_architecture(name: TeacherName) -> None:
+    """Check that the architecture exists, has tokens that a store could hold, and has the tag, if one is named.
+
+    Raises:
+        ConfigError: There is no such architecture or tag.
+        TeacherError: Its tower has no such tokens.
+    """
+    architecture, known = _architecture(name), open_clip.list_models()
+    if architecture not in known:
+        raise ConfigError(f"open_clip has no architecture called {name.architecture!r}. {nearest(architecture, known)}")
+    vision = (open_clip.get_model_config(architecture) or {})["vision_cfg"]
+    if timm_name := vision.get("timm_model_name"):
+        refuse_other_networks(timm_name, f"openclip:{architecture}")
+    else:
+        refuse_other_kinds(vision, f"openclip:{architecture}")
+    if name.tag is not None and not get_pretrained_cfg(architecture, name.tag):
+        raise ConfigError(
+            f"open_clip knows no weights called {name.tag!r} for {architecture}. {nearest(name.tag, tags_of(name))}"
+        )
+
+
+def tags_of(name: TeacherName) -> list[str]:
+    """Published weights of the architecture."""
+    return list_pretrained_tags_by_model(_architecture(name))
 
 
 def load(
@@ -50,7 +76,7 @@ def load(
     precision: Precision | None,
     image_px: int | None,
     cache: Path | None,
-) -> OpenClipTeacher:
+) -> Teacher:
     """Load a teacher by open_clip's name; see `caev2.extract.catalog.load_teacher`."""
     config = _config(name)
     file = read_tower(_weights_path(name, cache))
@@ -58,7 +84,31 @@ def load(
         _refuse_other_gelu(name, config.quick_gelu, file.quick_gelu, f"weights in {file.path}")
     elif name.tag is None:
         _refuse_doubtful_gelu(name, config, file)
-    return build_teacher(config, file, name=name.canonical, device=device, precision=precision, image_px=image_px)
+    build = openclip_timm.build_teacher if config.vision.get("timm_model_name") else build_teacher
+    return build(config, file, name=name.canonical, device=device, precision=precision, image_px=image_px)
+
+
+def outline(name: TeacherName, image_px: int | None = None) -> Outline:
+    """What the architecture of a name decides, without memory for weights.
+
+    Raises:
+        ConfigError: It cannot take images of that size.
+    """
+    config = _config(name)
+    of_kind = openclip_timm.outline_tower if config.vision.get("timm_model_name") else outline_tower
+    return of_kind(config, name=name.canonical, image_px=image_px)
+
+
+def published(name: TeacherName) -> Publication:
+    """Where the weights of a tag are."""
+    found = get_pretrained_cfg(_architecture(name), name.tag or "") or {}
+    repository, files = hub_files(found["hf_hub"]) if found.get("hf_hub") else (None, ())
+    return Publication(
+        name=f"openclip:{name.architecture}/{name.tag}",
+        repository=repository,
+        files=files,
+        url=found.get("url") or None,
+    )
 
 
 def _architecture(name: TeacherName) -> str:
@@ -66,11 +116,6 @@ def _architecture(name: TeacherName) -> str:
 
 
 def _config(name: TeacherName) -> TowerConfig:
-    known = open_clip.list_models()
-    if name.architecture not in known:
-        raise ConfigError(
-            f"open_clip has no architecture called {name.architecture!r}. {nearest(_architecture(name), known)}"
-        )
     model = open_clip.get_model_config(_architecture(name)) or {}
     mean, std = _pixel_statistics(name)
     return TowerConfig(
@@ -147,20 +192,18 @@ def _is_half(file: TowerFile) -> bool:
 
 
 def _weights_path(name: TeacherName, cache: Path | None) -> Path:
-    published = get_pretrained_cfg(_architecture(name), name.tag or "")
+    publication = published(name)
     if name.path is None:
-        return fetch_weights(published, architecture=_architecture(name), tag=name.tag or "", cache=cache)
-    expected = published_sha256(published.get("url") or "") if published else None
-    if expected and sniff(name.path) == "torchscript":
-        _verify(name.path, expected)
+        return fetch_weights(publication, cache=cache)
+    if publication.url and sniff(name.path) == "torchscript":
+        _verify(name.path, publication.url)
     return name.path
 
 
-def _verify(path: Path, expected: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+def _verify(path: Path, url: str) -> None:
+    try:
+        verify(path, published_sha256(url))
+    except TeacherError as problem:
         raise TeacherError(
-            f"{path} is not the published file: its sha256 is {found}, the published one {expected}. Fetch "
-            "it again, or leave the tag out of the teacher's name to use the file as it is."
-        )
+            f"{problem} Fetch it again, or leave the tag out of the teacher's name to use the file as it is."
+        ) from None

@@ -6,8 +6,8 @@ from typing import Any
 
 from caev2.errors import ConfigError, TeacherError
 from caev2.extract.names import TeacherName
-from caev2.extract.openclip import OpenClipTeacher, TowerConfig, build_teacher
-from caev2.extract.teacher import Precision
+from caev2.extract.openclip import OpenClipTeacher, TowerConfig, build_teacher, outline_tower
+from caev2.extract.teacher import Outline, Precision
 from caev2.extract.weights import TowerFile, read_tower
 
 _WEIGHTS = Path(__file__).parents[1] / "demo" / "weights" / "teacher.safetensors"
@@ -31,6 +31,25 @@ def check_name(name: TeacherName) -> None:
         raise ConfigError(f"There is one demo teacher, so {name.text!r} cannot choose. Write demo or demo@PATH.")
 
 
+def outline(name: TeacherName, image_px: int | None = None) -> Outline:
+    """What the file says of its architecture."""
+    return outline_tower(_config(read_tower(weights_path(name))), name=name.canonical, image_px=image_px)
+
+
+def weights_path(name: TeacherName) -> Path:
+    """The shipped file, or the one that is named.
+
+    Raises:
+        TeacherError: The shipped one is missing.
+    """
+    if not _WEIGHTS.exists() and name.path is None:
+        raise TeacherError(
+            f"The demo teacher's weights are missing at {_WEIGHTS}. Install caev2 again, or train them with "
+            "examples/train_demo_teacher.py and name the file: --teacher demo@PATH."
+        )
+    return name.path or _WEIGHTS
+
+
 def load(
     name: TeacherName,
     *,
@@ -41,13 +60,7 @@ def load(
 ) -> OpenClipTeacher:
     """Load the shipped weights, or others of the same format; see `caev2.extract.catalog.load_teacher`."""
     del cache  # nothing is downloaded
-    path = name.path or _WEIGHTS
-    if not path.exists() and name.path is None:
-        raise TeacherError(
-            f"The demo teacher's weights are missing at {path}. Install caev2 again, or train them with "
-            "examples/train_demo_teacher.py and name the file: --teacher demo@PATH."
-        )
-    file = read_tower(path)
+    file = read_tower(weights_path(name))
     return build_teacher(
         _config(file), file, name=name.canonical, device=device, precision=precision, image_px=image_px
     )

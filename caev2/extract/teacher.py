@@ -6,12 +6,14 @@ A tap is a place in the teacher where latents are read:
     post_norm    the final norm of every token
     projected    the final norm, then the projection into the joint space: the published target
 
+The first row of every tap is the class token; a teacher that pools in another way has there what it pools.
+
 Whoever brings another kind of teacher writes a class with these two members; nothing else has to know.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -22,6 +24,8 @@ from caev2.recipe import choose
 
 Precision = Literal["fp32", "fp16", "bf16"]
 """How a teacher computes: `fp16` and `bf16` keep every LayerNorm in fp32, as OpenAI's CLIP does."""
+ClassRow = Literal["token", "mean", "map"]
+"""What the first row is: the class token, the mean of the patches, or the query of an attention pooling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,55 @@ class TeacherDescription:
     precision: Precision
     widths: Mapping[str, int]
     """Every tap the teacher has, and the width of its latents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledTeacherDescription(TeacherDescription):
+    """The same for a teacher whose first row is no class token at `post_norm` and `projected`.
+
+    A type of its own, so that the fingerprints of stores whose teacher has a class token know nothing of it.
+    """
+
+    class_row: ClassRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What an architecture decides, before there are weights."""
+
+    image_px: int
+    patch_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    widths: Mapping[str, int]
+    class_row: ClassRow
+
+    @property
+    def grid(self) -> int:
+        """Patches a side."""
+        return self.image_px // self.patch_px
+
+    @property
+    def tokens(self) -> int:
+        """The class row and one row per patch."""
+        return 1 + self.grid**2
+
+    def describe(self, *, name: str, sha256: str, precision: Precision) -> TeacherDescription:
+        """The description of a teacher with these weights."""
+        facts: dict[str, Any] = {
+            "name": name,
+            "sha256": sha256,
+            "image_px": self.image_px,
+            "patch_px": self.patch_px,
+            "tokens": self.tokens,
+            "mean": self.mean,
+            "std": self.std,
+            "precision": precision,
+            "widths": self.widths,
+        }
+        if self.class_row == "token":
+            return TeacherDescription(**facts)
+        return PooledTeacherDescription(**facts, class_row=self.class_row)
 
 
 @runtime_checkable  # so that the tests may check it as a type

@@ -24,6 +24,7 @@ from caev2.extract.torchscript import DAMAGED, archive_root, read_archive
 _TOWER = "visual."
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _OPENAI_BUFFERS = {"input_resolution", "context_length", "vocab_size"}
+_COUNTERS = ("num_batches_tracked", "relative_position_index")  # integers that no latent depends on
 _SNIFFED_BYTES = 4096
 _TEXT_BYTES = bytes(range(32, 127)) + b"\t\n\r\f\x1b" + bytes(range(128, 256))
 
@@ -191,7 +192,10 @@ def _tower(names: Mapping[str, Any], path: Path, prefix: str) -> dict[str, Tenso
     tower = {
         name.removeprefix(prefix): tensor
         for name, tensor in names.items()
-        if name.startswith(prefix) and isinstance(tensor, Tensor) and name.removeprefix(prefix) not in _OPENAI_BUFFERS
+        if name.startswith(prefix)
+        and isinstance(tensor, Tensor)
+        and name.removeprefix(prefix) not in _OPENAI_BUFFERS
+        and not name.endswith(_COUNTERS)
     }
     if not tower:
         some = ", ".join(sorted(names)[:3]) or "nothing"

@@ -1,10 +1,13 @@
 import huggingface_hub
 import pytest
-from open_clip.pretrained import get_pretrained_cfg
 
 from caev2.errors import TeacherError
 from caev2.extract.catalog import load_teacher
-from caev2.extract.hub import fetch_weights, hub_files, published_sha256
+from caev2.extract.download import published_sha256
+from caev2.extract.hashes import Digest
+from caev2.extract.hub import Publication, fetch_weights, hub_files
+from caev2.extract.names import split_name
+from caev2.extract.published import published
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 URL = "https://example.org/clip/models/" + "5" * 64 + "/ViT-B-16.pt"
@@ -39,7 +42,7 @@ def test_without_network_and_cache_one_message_says_what_to_fetch_and_how_to_nam
         "timm/vit_base_patch16_clip_224.openai",
         "wget -O ViT-B-16.pt ",
         "sha256 5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
-        "--teacher openclip:ViT-B-16-quickgelu@/path/ViT-B-16.pt",
+        "--teacher openclip:ViT-B-16-quickgelu/openai@/path/ViT-B-16.pt",
     ):
         assert part in message
     assert "\n" not in message
@@ -49,10 +52,8 @@ def test_without_network_and_cache_one_message_says_what_to_fetch_and_how_to_nam
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("file", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
 def test_what_is_in_the_cache_is_used_offline(file, tmp_path):
-    published = get_pretrained_cfg("ViT-B-16-quickgelu", "openai")
     cached = fill_cache(tmp_path, "timm/vit_base_patch16_clip_224.openai", file)
-    found = fetch_weights(published, architecture="ViT-B-16-quickgelu", tag="openai", cache=tmp_path)
-    assert found == cached
+    assert fetch_weights(published(split_name("openclip:ViT-B-16-quickgelu/openai")), cache=tmp_path) == cached
 
 
 @pytest.mark.usefixtures("offline")
@@ -77,9 +78,9 @@ def open_clip_pretrained():
 @pytest.mark.parametrize(
     ("entry", "repository", "files"),
     [
-        ("timm/clip/", "timm/clip", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]),
-        ("org/clip/a.bin", "org/clip", ["a.safetensors", "a.bin"]),
-        ("org/clip/a.pt", "org/clip", ["a.pt"]),
+        ("timm/clip/", "timm/clip", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")),
+        ("org/clip/a.bin", "org/clip", ("a.safetensors", "a.bin")),
+        ("org/clip/a.pt", "org/clip", ("a.pt",)),
     ],
 )
 def test_safetensors_come_before_pickles(entry, repository, files):
@@ -87,12 +88,12 @@ def test_safetensors_come_before_pickles(entry, repository, files):
 
 
 def test_an_address_tells_the_sha256_of_the_file_it_leads_to():
-    assert published_sha256(URL) == "5" * 64
+    assert published_sha256(URL) == Digest("sha256", "5" * 64)
     assert published_sha256("https://example.org/releases/v1/clip.pt") is None
     assert published_sha256("") is None
 
 
 def test_weights_that_only_have_an_address_are_named_with_it(tmp_path):
-    published = {"url": "http://127.0.0.1:9/clip.pt"}  # the discard port: refused at once
+    publication = Publication(name="openclip:A/t", url="http://127.0.0.1:9/clip.pt")  # the discard port
     with pytest.raises(TeacherError, match=r"refused.*`wget -O clip.pt http://127.0.0.1:9/clip.pt`; then name"):
-        fetch_weights(published, architecture="A", tag="t", cache=tmp_path)
+        fetch_weights(publication, cache=tmp_path)

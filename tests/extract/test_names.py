@@ -15,6 +15,8 @@ from caev2.extract.names import split_name
         ("openclip:ViT-B-16@/x/y.pt", ("openclip", "ViT-B-16", None, "/x/y.pt"), "openclip:ViT-B-16"),
         ("openclip:A/b@C:d/e@f:g.pt", ("openclip", "A", "b", "C:d/e@f:g.pt"), "openclip:A"),
         ("openclip:A", ("openclip", "A", None, None), "openclip:A"),
+        ("timm:vit.tag", ("timm", "vit.tag", None, None), "timm:vit"),
+        ("timm:vit@x/y.z", ("timm", "vit", None, "x/y.z"), "timm:vit"),
     ],
 )
 def test_a_name_falls_into_its_parts(text, parts, canonical):
