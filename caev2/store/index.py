@@ -102,16 +102,21 @@ def digest_columns(columns: Columns) -> str:
 
 def write_index(store: Path, columns: Columns, scratch: Path) -> None:
     """Write the index, unless it is there and says the same: another pyarrow would write other bytes."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     with contextlib.suppress(StoreCorrupt):
         if read_index(store) == columns:
             return
+    write_whole(store / INDEX, index_file(columns), scratch)
+
+
+def index_file(columns: Columns) -> bytes:
+    """The content of the file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
     table = pa.table({name: pa.array(columns[name], kind) for name, kind in _TYPES.items()})
     buffer = io.BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
-    write_whole(store / INDEX, buffer.getvalue(), scratch)
+    return buffer.getvalue()
 
 
 def index_digest(store: StorePath) -> str:
