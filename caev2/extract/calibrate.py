@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from caev2.errors import StoreMismatch
-from caev2.extract.latents import are_storable, latents_of_unit
-from caev2.extract.prepare import prepare_images
+from caev2.extract.latents import Batches, latents_of_unit
+from caev2.extract.prepare import Preparation
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teacher import Teacher
 from caev2.progress import Progress
@@ -31,6 +31,7 @@ def calibrate(
     *,
     tables_of: Path | None,
     device: str,
+    workers: int,
     progress: Progress,
 ) -> None:
     """Give every target of a store the tables of its codec, unless it has them.
@@ -42,6 +43,7 @@ def calibrate(
         teacher: The frozen model.
         tables_of: A store whose tables are taken; they are judged all the same. None: they are learned.
         device: Where the teacher runs.
+        workers: Processes that decode and crop; 0: none but this one.
         progress: Who is told.
 
     Raises:
@@ -55,7 +57,8 @@ def calibrate(
     chosen = choose_images(source.keys, recipe.views.seed)
     calibrating = () if tables_of is not None else chosen.calibrate
     numbers = sorted({*calibrating, *chosen.held_out})
-    rows = _latents(source, numbers, recipe, teacher, device, progress)
+    batches = Batches(teacher, recipe.taps, recipe.teacher_batch, device, progress)
+    rows = _latents(source, numbers, recipe, batches, workers, progress)
     for name in wanted:
         target = writer.manifest.spec.targets[name]
         codec = codec_named(target.codec)
@@ -77,17 +80,17 @@ def _latents(
     source: ImageSource,
     numbers: Sequence[int],
     recipe: ExtractRecipe,
-    teacher: Teacher,
-    device: str,
+    batches: Batches,
+    workers: int,
     progress: Progress,
 ) -> dict[str, dict[int, np.ndarray]]:
     """The first view's row of some images, by tap and number; undecodable images have none."""
     found: dict[str, dict[int, np.ndarray]] = {tap: {} for tap in recipe.taps}
     progress.start("calibrate", len(numbers))
-    prepared = prepare_images(source, numbers, recipe.views, range(1), recipe.workers, recipe.crops)
-    for image, latents in latents_of_unit(prepared, teacher, recipe.taps, recipe.teacher_batch, device):
-        if image.views and are_storable(latents):
-            for tap, rows in latents.items():
+    prepared = Preparation(source, recipe.views, range(1), recipe.crops).in_order(numbers, workers)
+    for image, latents in latents_of_unit(prepared, batches, recipe.teacher_batch):
+        if latents is not None and latents.are_storable():
+            for tap, rows in latents.read().items():
                 found[tap][image.number] = rows[0]
         progress.advance(1)
     progress.finish()

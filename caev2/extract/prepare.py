@@ -1,7 +1,8 @@
 """From an image's file to its rendered views, in worker processes: one decode for all views."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from caev2.errors import ImageUndecodable
 from caev2.store.images import ImageSource
 from caev2.store.pixels.crops import CropEncoding, as_kept
 from caev2.store.pixels.decode import decode_rgb
-from caev2.store.pixels.views import View, ViewSettings, draw_view, render_view
+from caev2.store.pixels.views import ViewSettings, draw_view, render_view
 from caev2.store.records import ImageFacts, describe_file
-from caev2.store.unit_writer import RenderedView
+from caev2.store.unit_writer import fields_of
 from caev2.workers import in_order
 
 
@@ -24,71 +25,60 @@ class PreparedImage:
     number: int
     """Of the image in its source."""
     facts: ImageFacts
-    views: tuple[View, ...]
+    fields: tuple[Mapping[str, Any], ...]
+    """Of each view, what the store keeps beside its row."""
     crops: UInt8[torch.Tensor, "view size size 3"]
+    """What the teacher sees."""
     kept: tuple[bytes, ...]
     """The crops as the store keeps them; empty texts where it does not."""
 
-    def rendered(self) -> list[RenderedView]:
-        """The views with their pixels."""
-        return [RenderedView(*parts) for parts in zip(self.views, self.crops.numpy(), self.kept, strict=True)]
-
 
 @dataclass(frozen=True, slots=True)
-class _Preparation:
-    """Prepares images of a source by their numbers."""
+class Preparation:
+    """How images are prepared; everything a worker process needs."""
 
     source: ImageSource
-    settings: ViewSettings
-    views: range
-    crops: CropEncoding | None
+    views: ViewSettings
+    """How they are drawn."""
+    chosen: range
+    """Which views of each image."""
+    crops: CropEncoding | None = None
+    """How the store keeps crops; the teacher sees them as they are kept."""
 
     def prepare(self, image: int) -> PreparedImage:
-        return prepare(self.source, image, self.settings, self.views, self.crops)
+        """Read, decode and crop one image. What cannot be decoded becomes facts with a reason.
+
+        Raises:
+            SourceError: The file cannot be read now; another time it may, so it is not marked as undecodable.
+        """
+        data = self.source.read(image)
+        try:
+            pixels = decode_rgb(data, self.views.orientation)
+        except ImageUndecodable as problem:
+            none = torch.empty((0, self.views.size_px, self.views.size_px, 3), dtype=torch.uint8)
+            return PreparedImage(image, describe_file(data, reason=str(problem)), (), none, ())
+        facts = describe_file(data, height=pixels.height, width=pixels.width)
+        views = [draw_view(self.views, self.source.keys[image], index, pixels) for index in self.chosen]
+        rendered = [render_view(pixels, view, self.views.size_px, self.views.interpolation) for view in views]
+        seen = [as_kept(self.crops, crop) for crop in rendered]
+        fields = tuple(fields_of(view, crop) for view, (crop, _) in zip(views, seen, strict=True))
+        crops = torch.from_numpy(np.stack([crop for crop, _ in seen]))
+        return PreparedImage(image, facts, fields, crops, tuple(kept for _, kept in seen))
+
+    def in_order(self, images: Iterable[int], workers: int) -> Iterator[PreparedImage]:
+        """Prepare images in the given order, ahead of their use if there are workers.
+
+        Args:
+            images: Their numbers; asked for as images are used, at most sixteen a worker ahead.
+            workers: Processes; 0: none but this one.
+
+        Raises:
+            SourceError: A file cannot be read.
+            WorkerDied: A worker was killed.
+        """
+        ahead = max(2, min(16, _IMAGES_AHEAD // max(1, workers)))
+        return in_order(self.prepare, images, workers=workers, ahead=ahead)
 
 
-def prepare(
-    source: ImageSource, image: int, settings: ViewSettings, chosen: range, crops: CropEncoding | None = None
-) -> PreparedImage:
-    """Read, decode and crop one image. What cannot be decoded becomes facts with a reason.
-
-    Raises:
-        SourceError: The file cannot be read now; another time it may, so it is not marked as undecodable.
-    """
-    size = settings.size_px
-    none = torch.empty((0, size, size, 3), dtype=torch.uint8)
-    data = source.read(image)
-    try:
-        pixels = decode_rgb(data, settings.orientation)
-    except ImageUndecodable as problem:
-        return PreparedImage(image, describe_file(data, reason=str(problem)), (), none, ())
-    facts = describe_file(data, height=pixels.height, width=pixels.width)
-    views = tuple(draw_view(settings, source.keys[image], index, pixels) for index in chosen)
-    rendered = [as_kept(crops, render_view(pixels, view, size, settings.interpolation)) for view in views]
-    pixels, kept = np.stack([crop for crop, _ in rendered]), tuple(data for _, data in rendered)
-    return PreparedImage(image, facts, views, torch.from_numpy(pixels), kept)
-
-
-def prepare_images(
-    source: ImageSource,
-    images: Iterable[int],
-    settings: ViewSettings,
-    chosen: range,
-    workers: int,
-    crops: CropEncoding | None = None,
-) -> Iterator[PreparedImage]:
-    """Prepare images in the given order, ahead of their use if there are workers.
-
-    Args:
-        source: Where they come from.
-        images: Their numbers; asked for as images are used, at most sixteen a worker ahead.
-        settings: How views are drawn.
-        chosen: Which views of each image.
-        workers: Processes; 0: none but this one.
-        crops: How the store keeps crops; the teacher sees them as they are kept.
-
-    Raises:
-        SourceError: A file cannot be read.
-        WorkerDied: A worker was killed.
-    """
-    return in_order(_Preparation(source, settings, chosen, crops).prepare, images, workers=workers, ahead=16)
+_IMAGES_AHEAD = 256
+"""Of all workers together: each image holds a file descriptor, and 1024 is how many a process commonly may have."""

@@ -52,8 +52,8 @@ class ExtractRecipe:
     """Images of a block: what is lost at most when an extraction is killed."""
     teacher_batch: int = 64
     """Views in one forward pass of the teacher."""
-    workers: int = speed(2)
-    """Processes that decode and crop; 0: none but this one."""
+    workers: int | None = speed(None)
+    """Processes that decode and crop for each device; 0: none but the one that computes; none: as the cores allow."""
     max_failed: float = 0.05
     """Share of undecodable images above which the extraction stops. It decides whether there is a store, not what is in
     it: no part of the store's spec, so the next command may go on with another share."""
@@ -69,7 +69,7 @@ class ExtractRecipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.first_view < 0:
             raise ConfigError(f"first_view is {self.first_view}; it must be at least 0.")
-        if self.workers < 0 or not 0 <= self.max_failed <= 1:
+        if (self.workers or 0) < 0 or not 0 <= self.max_failed <= 1:
             raise ConfigError("workers must be at least 0 and max_failed a share between 0 and 1.")
         if not self.taps or len(set(self.taps)) < len(self.taps):
             raise ConfigError(f"taps is {self.taps}; name at least one tap, each once.")

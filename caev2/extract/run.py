@@ -1,21 +1,18 @@
 """Stage one: run a frozen teacher once over deterministic views and write its latents to a store."""
 
-import dataclasses
-import itertools
-import time
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
-from caev2.errors import SourceError, StoreError
-from caev2.extract.calibrate import calibrate
-from caev2.extract.catalog import load_teacher, parse_name
-from caev2.extract.latents import are_storable, latents_of_unit
-from caev2.extract.plan import plan, plan_store, read_store_there, refuse_too_large, say_plan
-from caev2.extract.prepare import PreparedImage, prepare_images
+from caev2.errors import StoreError
+from caev2.extract.catalog import parse_name
+from caev2.extract.engines.engine import Engine
+from caev2.extract.engines.one_device import OneDevice
+from caev2.extract.job import Job
+from caev2.extract.parts import Part
+from caev2.extract.plan import plan, read_store_there, refuse_too_large, say_plan
 from caev2.extract.recipes import ExtractRecipe
-from caev2.extract.teacher import Teacher
+from caev2.extract.tally import Tally
+from caev2.extract.teacher import Teacher, default_precision
 from caev2.progress import Progress, Silent
 from caev2.store.disk import try_writing
 from caev2.store.images import ImageSource, open_images
@@ -36,6 +33,9 @@ class ExtractResult:
     failures: tuple[tuple[str, str], ...]
     """Key and reason of each undecodable image."""
     root_digest: str | None
+    """None while other parts of the store are missing."""
+    missing_units: int = 0
+    """Units that other parts have yet to compute."""
 
 
 def extract(
@@ -46,6 +46,8 @@ def extract(
     teacher: Teacher | None = None,
     calibration: Path | str | None = None,
     device: str = "cpu",
+    engine: Engine | None = None,
+    part: Part | None = None,
     progress: Progress | None = None,
 ) -> ExtractResult:
     """Make a store of targets, or finish one that was interrupted.
@@ -60,6 +62,8 @@ def extract(
         teacher: Use this one instead of loading the one the recipe names.
         calibration: A store of the same teacher and codec whose tables are used; none: the codec is calibrated.
         device: Where the teacher runs, as torch spells it.
+        engine: Who computes; none: this process on `device`. The files do not depend on it.
+        part: Compute a part of the units only; whichever part is done last seals the store.
         progress: Who is told.
 
     Raises:
@@ -69,35 +73,44 @@ def extract(
         TeacherError: The teacher cannot be loaded.
         OutputError: The store cannot be written or would not fit.
     """
-    progress = progress or Silent()
+    progress, engine = progress or Silent(), engine or OneDevice(device)
     source = images if isinstance(images, ImageSource) else open_images(images)
     store = Path(store)
-    there = read_store_there(source, store, recipe, teacher=teacher, device=device)
+    there = read_store_there(source, store, recipe, teacher=teacher, device=engine.device)
     whole = there is not None and is_whole(store, there)
     if there is not None and whole and teacher is None and not _names_a_file(recipe.teacher):
         progress.say(_say_whole(there))
-        return _result(store, there, rows_computed=0)
+        return _result(store, there, there.failures, rows_computed=0)
     if not whole:
         try_writing(store, store / SCRATCH)
-    teacher = teacher or load_teacher(
-        recipe.teacher, device=device, precision=recipe.precision, image_px=recipe.teacher_px
+    job = Job(
+        source=source,
+        store=store.absolute(),
+        recipe=recipe,
+        precision=recipe.precision or default_precision(engine.device),
+        workers=engine.workers(recipe.workers),
+        teacher=teacher,
+        tables_of=None if calibration is None else Path(calibration).absolute(),
     )
+    teacher = job.load_teacher(engine.own_device)
     planned = plan(source, store, recipe, teacher)
     refuse_too_large(planned)
-    writer = StoreWriter(store, plan_store(source, recipe, teacher), source.listing())
+    writer = job.open_store(teacher)
     try:
         progress.say(f"extract: {say_plan(planned)}")
-        tables_of = None if calibration is None else Path(calibration)
         try:
-            calibrate(writer, source, recipe, teacher, tables_of=tables_of, device=device, progress=progress)
+            engine.calibrate(job, writer, teacher, progress)
         except StoreError:
             writer.withdraw()  # a store that has just begun: nothing is left of it
             raise
-        computed = _write_units(writer, source, recipe, teacher, device, progress)
+        computed = _compute(engine, job, writer, teacher, part, progress)
+        if missing := writer.pending():
+            progress.say(_say_missing(len(missing), writer.manifest))
+            return _result(store, writer.manifest, writer.failures(), rows_computed=computed, missing=len(missing))
         manifest = writer.seal()
     finally:
         writer.close()
-    return _result(store, manifest, rows_computed=computed)
+    return _result(store, manifest, manifest.failures, rows_computed=computed)
 
 
 def _names_a_file(teacher: str) -> bool:
@@ -112,108 +125,48 @@ def _say_whole(there: Manifest) -> str:
     return f"extract: the store is whole already. Its teacher is {named}; its weights were not loaded to compare them."
 
 
-def _result(store: Path, manifest: Manifest, rows_computed: int) -> ExtractResult:
+def _say_missing(missing: int, manifest: Manifest) -> str:
+    return (
+        f"extract: this part is done; {missing} of {manifest.blocks} units are missing and left to other parts. The "
+        "one that is done last seals the store; the command without --part computes whatever is missing."
+    )
+
+
+def _result(
+    store: Path, manifest: Manifest, failures: tuple[tuple[str, str], ...], *, rows_computed: int, missing: int = 0
+) -> ExtractResult:
     return ExtractResult(
         store=store,
         images=manifest.images,
         views=manifest.views,
         rows_computed=rows_computed,
-        failures=manifest.failures,
+        failures=failures,
         root_digest=manifest.root_digest,
+        missing_units=missing,
     )
 
 
-def _write_units(
-    writer: StoreWriter,
-    source: ImageSource,
-    recipe: ExtractRecipe,
-    teacher: Teacher,
-    device: str,
-    progress: Progress,
+def _compute(
+    engine: Engine, job: Job, writer: StoreWriter, teacher: Teacher, part: Part | None, progress: Progress
 ) -> int:
-    """Compute every unit that has no record; the number of rows the teacher computed."""
-    manifest, pending = writer.manifest, writer.pending()
-    failed = list(writer.failures())
-    total, todo = len(source), sum(len(manifest.images_of_block(block)) for block in pending)
+    """Have every unit computed that has no record, or those of a part; the number of rows the teacher computed."""
+    manifest = writer.manifest
+    blocks = list(range(manifest.blocks)) if part is None else part.choose(range(manifest.blocks), manifest.blocks)
+    pending = writer.pending() if part is None else part.choose(writer.pending(), manifest.blocks)
+    total, todo = (sum(len(manifest.images_of_block(block)) for block in some) for some in (blocks, pending))
+    failed = dict(writer.failures())
+    tally = Tally(
+        images=len(job.source),
+        max_failed=job.recipe.max_failed,
+        failed=failed,
+        rows=todo * manifest.views,
+        batch=job.recipe.teacher_batch,
+        progress=progress,
+    )
+    tally.refuse_too_many(failed)
     if pending:
         progress.start("extract", total * manifest.views, (total - todo) * manifest.views)
-    clock = _Clock(rows=todo * manifest.views, batch=recipe.teacher_batch, progress=progress)
-    computed = 0
-    views = range(manifest.first_view, manifest.first_view + manifest.views)
-    prepared = prepare_images(source, _numbers(writer, pending), recipe.views, views, recipe.workers, recipe.crops)
-    for block, images in itertools.groupby(prepared, lambda image: image.number // manifest.spec.block_images):
-        if writer.is_done(block):  # by another writer, while its first images were prepared
-            progress.advance(len(manifest.images_of_block(block)) * manifest.views)
-            continue
-        latents = latents_of_unit(images, teacher, recipe.taps, recipe.teacher_batch, device)
-        with writer.unit(block) as unit:
-            for image, rows in latents:
-                computed += len(image.views)
-                image = _mark_unstorable(image, rows)
-                if image.facts.reason:
-                    failed.append((source.keys[image.number], image.facts.reason))
-                    _refuse_too_many(failed, total, recipe.max_failed)
-                unit.add_image(
-                    image.facts, image.rendered(), {recipe.target_name(tap): values for tap, values in rows.items()}
-                )
-                progress.advance(manifest.views)
-                clock.tell_once(computed)
-            unit.finish()
+        engine.compute(job, writer, teacher, pending, tally, progress)
     progress.finish()
-    _refuse_too_many(writer.failures(), total, recipe.max_failed)  # those of other writers too
-    return computed
-
-
-def _numbers(writer: StoreWriter, pending: Iterable[int]) -> Iterator[int]:
-    """The images to prepare; of a unit that another writer has finished when its turn comes, none."""
-    for block in pending:
-        if not writer.is_done(block):
-            yield from writer.manifest.images_of_block(block)
-
-
-class _Clock:
-    """Says once how long an extraction will take, measured after the first batch, which warms everything up.
-
-    Args:
-        rows: To be computed.
-        batch: Rows in a batch.
-        progress: Who is told.
-    """
-
-    def __init__(self, *, rows: int, batch: int, progress: Progress):
-        self._rows, self._batch, self._progress = rows, batch, progress
-        self._warm: tuple[int, float] | None = None
-        self._told = False
-
-    def tell_once(self, computed: int) -> None:
-        """Take notice that some rows are computed."""
-        if self._told or computed < self._batch:
-            return
-        if self._warm is None:
-            self._warm = computed, time.monotonic()
-            return
-        rows, seconds = computed - self._warm[0], time.monotonic() - self._warm[1]
-        if rows < self._batch or seconds < _LEAST_SECONDS:
-            return
-        self._told = True
-        left = timedelta(seconds=round((self._rows - computed) * seconds / rows))
-        self._progress.say(f"extract: about {left} to go, at {rows / seconds:,.1f} rows/s so far")
-
-
-_LEAST_SECONDS = 2.0  # work of a moment needs no estimate
-
-
-def _mark_unstorable(image: PreparedImage, rows: dict) -> PreparedImage:
-    if are_storable(rows):
-        return image
-    facts = dataclasses.replace(image.facts, reason="the teacher's latents are not finite in float16")
-    return dataclasses.replace(image, facts=facts)
-
-
-def _refuse_too_many(failed: Sequence[tuple[str, str]], images: int, share: float) -> None:
-    if len(failed) > share * images:
-        listed = "; ".join(f"{key}: {reason}" for key, reason in failed[:3])
-        raise SourceError(
-            f"{len(failed)} of {images} images cannot be used, more than the allowed share of {share:g}. The first: "
-            f"{listed}. Repair or remove them, or allow more with --set max_failed=0.5."
-        )
+    tally.refuse_too_many(dict(writer.failures()))  # those of other writers too
+    return tally.rows_computed

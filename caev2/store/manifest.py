@@ -129,6 +129,9 @@ class Manifest:
     """While lost parts of a sealed store are made anew: its root digest, which they have to restore."""
     lost_blocks: tuple[int, ...] = ()
     """The blocks that are computed anew then."""
+    smaller_batches: int = 0
+    """Units that were computed in smaller batches than the spec's, for want of memory, once sealed: the last bits of
+    their latents may be others than elsewhere."""
 
     @property
     def blocks(self) -> int:
@@ -159,6 +162,8 @@ class Manifest:
             "sealed_as": self.sealed_as,
             "lost_blocks": list(self.lost_blocks),
         }
+        if self.smaller_batches:
+            content["smaller_batches"] = self.smaller_batches
         content["digest"] = fingerprint(content)
         return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
@@ -236,6 +241,7 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         failures=tuple((key, reason) for key, reason in content["failures"]),
         sealed_as=content["sealed_as"],
         lost_blocks=tuple(content["lost_blocks"]),
+        smaller_batches=content.get("smaller_batches", 0),
     )
 
 
@@ -321,7 +327,13 @@ def check_target_name(name: str) -> str:
     return name
 
 
-def sealed(manifest: Manifest, root_digest: str, index_digest: str, failures: tuple[tuple[str, str], ...]) -> Manifest:
+def sealed(
+    manifest: Manifest,
+    root_digest: str,
+    index_digest: str,
+    failures: tuple[tuple[str, str], ...],
+    smaller_batches: int = 0,
+) -> Manifest:
     """The manifest of the finished store; how often it was mended leaves no trace."""
     return dataclasses.replace(
         manifest,
@@ -331,6 +343,7 @@ def sealed(manifest: Manifest, root_digest: str, index_digest: str, failures: tu
         failures=failures,
         sealed_as=None,
         lost_blocks=(),
+        smaller_batches=max(manifest.smaller_batches, smaller_batches),  # of a store made of others, the former
     )
 
 

@@ -50,6 +50,9 @@ class UnitRecord:
     files: dict[str, tuple[int, str]]
     """Path in the store → size in bytes and xxh3-128."""
     images: tuple[ImageFacts, ...]
+    views_at_once: int | None = None
+    """How many views the teacher computed together, where memory was short and they were fewer than the spec's batch:
+    the last bits of the unit's latents may be others than elsewhere."""
 
     def to_bytes(self) -> bytes:
         """The record's file: columns of facts as JSON, with a digest of itself."""
@@ -61,6 +64,8 @@ class UnitRecord:
             "files": {path: list(described) for path, described in self.files.items()},
             "images": facts,
         }
+        if self.views_at_once is not None:
+            content["views_at_once"] = self.views_at_once
         content["digest"] = fingerprint(content)
         return json.dumps(content, ensure_ascii=False).encode() + b"\n"
 
@@ -100,6 +105,7 @@ def _parse_record(data: bytes) -> UnitRecord:
         source_digest=content["source_digest"],
         files={path: (size, digest) for path, (size, digest) in content["files"].items()},
         images=tuple(ImageFacts(**dict(zip(names, row, strict=True))) for row in rows),
+        views_at_once=content.get("views_at_once"),
     )
 
 

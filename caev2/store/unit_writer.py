@@ -77,6 +77,7 @@ class UnitWriter:
         self._job, self._block = job, block
         self._images = len(manifest.images_of_block(block))
         self._facts: list[ImageFacts] = []
+        self._views_at_once = manifest.spec.teacher_batch
         self._codecs = {
             name: (codec_named(spec.codec), job.tables[name]) for name, spec in manifest.spec.targets.items()
         }
@@ -114,7 +115,11 @@ class UnitWriter:
             []
             if facts.reason
             else [
-                StoredView(_fields_of(rendered), {target: rows[target][view] for target in rows}, rendered.kept)
+                StoredView(
+                    fields_of(rendered.view, rendered.crop),
+                    {target: rows[target][view] for target in rows},
+                    rendered.kept,
+                )
                 for view, rendered in enumerate(views)
             ],
         )
@@ -124,13 +129,15 @@ class UnitWriter:
         codec, tables = self._codecs[target]
         return codec.encode(latents.astype(np.float16, copy=False), tables).stored()
 
-    def add_stored(self, facts: ImageFacts, views: Sequence[StoredView]) -> None:
+    def add_stored(self, facts: ImageFacts, views: Sequence[StoredView], *, views_at_once: int | None = None) -> None:
         """Add the next image, of which everything is as it will lie on disk.
 
         Args:
             facts: About its file; with a reason, the image has no valid row, and `views` are not used.
             views: One for each view of the store.
+            views_at_once: How many the teacher computed together; none: a whole batch.
         """
+        self._views_at_once = min(self._views_at_once, views_at_once or self._views_at_once)
         number = self._job.manifest.images_of_block(self._block)[len(self._facts)]
         nothing = StoredView({}, {target: self._empty_row(target) for target in self._codecs})
         with writing(self._job.path):
@@ -188,10 +195,14 @@ class UnitWriter:
                 source_digest=self._job.manifest.source_digest,
                 files={path: described for path, (_, described) in sorted(moves.items())},
                 images=tuple(self._facts),
+                views_at_once=self._smaller_batch(),
             )
             for path, (temporary, _) in sorted(moves.items()):
                 replace_file(temporary, self._job.path / path)
             write_whole(self._job.path / unit_path(self._block), record.to_bytes(), self._job.scratch)
+
+    def _smaller_batch(self) -> int | None:
+        return self._views_at_once if self._views_at_once < self._job.manifest.spec.teacher_batch else None
 
     def _write_small_arrays(self) -> Finished:
         moves, types = {}, small_arrays(self._job.manifest)
@@ -207,7 +218,7 @@ class UnitWriter:
 _DESCRIBED = ("box", "flip", "order", "factors", "grey_mean")
 
 
-def _fields_of(rendered: RenderedView) -> dict[str, Any]:
-    values = {name: getattr(rendered.view, name) for name in rendered.view.__dataclass_fields__}
-    crop = rendered.crop
+def fields_of(view: View, crop: UInt8[np.ndarray, "size size 3"]) -> dict[str, Any]:
+    """The value of each of `layout.VIEW_FIELDS` for a view and the pixels that the teacher saw of it."""
+    values = {name: getattr(view, name) for name in view.__dataclass_fields__}
     return values | {"crop_hash": hash_crop(crop), "thumbnail": shrink_crop(crop), "valid": True}

@@ -211,7 +211,8 @@ class StoreWriter:
             write_index(self.path, index, self.scratch)
             failures = tuple((key, why) for key, why in zip(index["key"], index["reason"], strict=True) if why)
             with locked(self.path):
-                self.manifest = sealed(self.manifest, digest, hash_file(self.path / INDEX), failures)
+                small = sum(record.views_at_once is not None for record in records)
+                self.manifest = sealed(self.manifest, digest, hash_file(self.path / INDEX), failures, small)
                 write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
         self.close()
         return self.manifest

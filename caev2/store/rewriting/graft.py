@@ -181,7 +181,8 @@ def _join(store: Path, whole: Manifest, part: Path, other: Manifest, scratch: Pa
     digest = root_digest(store, whole, records, read_index(store))
     failures = tuple((key, why) for key, why in _failures(store) if why)
     with locked(store):
-        done = sealed(whole, digest, hash_file(store / INDEX), failures)
+        small = max(other.smaller_batches, sum(record.views_at_once is not None for record in records))
+        done = sealed(whole, digest, hash_file(store / INDEX), failures, small)
         write_whole(store / FILE_NAME, done.to_bytes(), scratch)
     progress.finish()
     return done
@@ -218,6 +219,7 @@ def _join_block(store: Path, whole: Manifest, part: Path, other: Manifest, block
         source_digest=whole.source_digest,
         files=dict(sorted(files.items())),
         images=ours.images,
+        views_at_once=min(filter(None, (ours.views_at_once, added.views_at_once)), default=None),
     )
     assert files.keys() == files_of_unit(whole, block), "store and part make up the grown store"
     write_whole(store / unit_path(block), record.to_bytes(), scratch)

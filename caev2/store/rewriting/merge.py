@@ -57,6 +57,7 @@ def merge(stores: Sequence[StorePath], out: Path, progress: Progress | None = No
         images=len(lines),
         classes=classes,
         source_digest=digest_listing(listing, classes),
+        smaller_batches=sum(store.manifest.smaller_batches for store in opened),
     )
     tables_of = dict.fromkeys(manifest.spec.targets, first)
     origins = [line[-1] for line in lines]
