@@ -1,5 +1,6 @@
 """Which files a folder of images holds, their keys and their classes; and what Pillow makes of odd files."""
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -9,7 +10,7 @@ from PIL import Image
 
 from caev2.errors import ImageUndecodable, SourceError
 from caev2.store.images import open_images
-from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.decode import FORMATS, decode_rgb
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -94,3 +95,23 @@ def test_what_pillow_raises_for_damaged_exif_becomes_a_reason(tmp_path, monkeypa
         monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
         with pytest.raises(ImageUndecodable, match="damaged"):
             decode_rgb(data)
+
+
+def test_no_program_is_run_for_a_picture(tmp_path, monkeypatch):
+    """Pillow hands an EPS file to Ghostscript."""
+    canary, program = tmp_path / "ran", tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {canary}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "eps")
+    with pytest.raises(ImageUndecodable, match="no known image format"):
+        decode_rgb(picture.getvalue())
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "MPO"])
+def test_what_a_file_is_its_content_says_and_not_its_name(kind):
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 9), (200, 0, 0)).save(picture, kind)
+    assert decode_rgb(picture.getvalue()).size == (8, 9)

@@ -6,6 +6,10 @@
 * 16-bit grey keeps its high byte (Pillow's own conversion would saturate at 255). Float and 32-bit images are refused:
   their range is not known.
 * Of an animation the first frame is used.
+* What a file is, its first bytes say, whatever it is called. Formats that are no pictures in themselves are not opened:
+  Pillow would hand EPS to Ghostscript, which runs the program in it.
+* A JPEG is decoded in full, never at the reduced scale that libjpeg offers (`Image.draft`): that halves the image with
+  another filter than the resize does, so that crops would be other pixels, with other hashes.
 """
 
 import io
@@ -19,6 +23,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from caev2.errors import ImageUndecodable
 
 Orientation = Literal["exif", "ignore"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
+"""What is decoded, in Pillow's names; JPEG includes the MPO files of cameras."""
 
 # what Pillow's plugins, and its reading and rewriting of EXIF, raise for damaged data
 _DAMAGED = (
@@ -51,7 +58,7 @@ def decode_rgb(data: bytes, orientation: Orientation = "exif") -> Image.Image:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; pixels are what counts
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             image.load()
             if orientation == "exif":
                 image = ImageOps.exif_transpose(image)
