@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from caev2.commands.engines import pick_engine
 from caev2.commands.invocation import (
     LOCAL,
     bars,
@@ -15,6 +16,7 @@ from caev2.commands.invocation import (
     print_result,
     set_option,
 )
+from caev2.commands.planning import print_plan
 
 
 @click.command(epilog=example("extract photographs photographs.caev2 --recipe base-300e"))
@@ -46,7 +48,17 @@ from caev2.commands.invocation import (
 @click.option("--classes", default=None, metavar="A,B", help="Only images of these classes.")
 @click.option("--sample", type=float, default=None, metavar="SHARE", help="Only this share of the images: 0.1.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of --limit and --sample.")
-@click.option("--dry-run", is_flag=True, help="Print rows, bytes and free disk; write nothing.")
+@click.option("--gpus", default=None, metavar="N", help="Compute on N GPUs of this machine, or on `all`.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Compute on this machine, or on a Ray cluster that is running.",
+)
+@click.option("--ray-address", default="auto", show_default=True, help="Of the Ray cluster.")
+@click.option("--part", default=None, metavar="I/N", help="Compute the I-th of N parts; the last one done seals.")
+@click.option("--dry-run", is_flag=True, help="Print rows, bytes and hours, from a sample; write nothing.")
 @set_option
 @common_options
 def extract(
@@ -63,6 +75,10 @@ def extract(
     classes: str | None,
     sample: float | None,
     seed: int,
+    gpus: str | None,
+    engine: str,
+    ray_address: str,
+    part: str | None,
     dry_run: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -70,12 +86,10 @@ def extract(
     device: str | None,
 ) -> None:
     """Run a frozen teacher once over deterministic crops of IMAGES and keep its latents in STORE."""
-    from caev2.extract.catalog import load_teacher
-    from caev2.extract.plan import plan, read_store_there
+    from caev2.extract.parts import parse_part
     from caev2.extract.recipes import RECIPES
     from caev2.extract.run import extract as run_extract
     from caev2.recipe import load, override
-    from caev2.store.disk import say_bytes
     from caev2.store.images import open_images
     from caev2.store.sources.subset import Subset
 
@@ -94,15 +108,17 @@ def extract(
     if len(source) < len(whole):
         progress.say(f"extract: {len(source):,} of the {len(whole):,} images")
     if dry_run:
-        where = pick_device(device)
-        read_store_there(source, store, chosen, teacher=None, device=where)
-        loaded = load_teacher(chosen.teacher, device=where, precision=chosen.precision, image_px=chosen.teacher_px)
-        facts = dataclasses.asdict(plan(source, store, chosen, loaded))
-        if not as_json:
-            facts |= {name: say_bytes(facts[name]) for name in ("bytes", "missing_bytes", "free_bytes")}
-        print_result(facts, as_json, f"{store} would hold")
+        print_plan(source, store, chosen, pick_device(device), as_json, progress)
         return
-    result = run_extract(source, store, chosen, calibration=calibration, device=pick_device(device), progress=progress)
+    result = run_extract(
+        source,
+        store,
+        chosen,
+        calibration=calibration,
+        engine=pick_engine(engine, device, gpus, ray_address),
+        part=None if part is None else parse_part(part),
+        progress=progress,
+    )
     facts = dataclasses.asdict(result)
     if not as_json:
         facts["failures"] = list_failures(result.failures)

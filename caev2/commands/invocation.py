@@ -3,11 +3,14 @@
 torch and everything that brings it are imported inside the commands, so that `--help` answers at once.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + SIGINT
+TERMINATED = 143  # 128 + SIGTERM
 
 
 class Commands(click.Group):
@@ -40,19 +44,44 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with _leaving_at_sigterm():
+                return super().invoke(ctx)
         except Caev2Error as problem:
             leave(ctx, str(problem), REFUSED)
         except NoArgsIsHelpError:
             raise
         except click.UsageError as problem:
             leave(ctx, _say_usage(problem), REFUSED)
+        except Terminated:
+            leave(ctx, "ended by SIGTERM. What was finished is kept; the same command goes on.", TERMINATED)
         except KeyboardInterrupt:
             leave(ctx, "interrupted. What was finished is kept; the same command goes on.", INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the work, not of the alphabet."""
         return list(self.commands)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, as by a batch queue: it leaves as for Ctrl-C, with nothing half written."""
+
+
+@contextlib.contextmanager
+def _leaving_at_sigterm() -> Iterator[None]:
+    """Leave by an exception, so that what is unfinished is cleaned up."""
+
+    def leave_now(number: int, frame: object) -> NoReturn:
+        del number, frame
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # nobody can send a signal to another one
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave_now)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say_usage(problem: click.UsageError) -> str:

@@ -87,6 +87,11 @@ class RayCluster:
         return 1 if self.device == "cuda" else 0
 
 
+def best_device(address: str) -> str:
+    """`cuda` if any machine of a cluster has a GPU, else `cpu`."""
+    return "cuda" if _connect(address).cluster_resources().get("GPU", 0) else "cpu"
+
+
 class _Crew:
     """The tasks of one extraction, and what they say."""
 
