@@ -6,19 +6,20 @@ parameters are stored and replayed, nothing is ever redrawn.
 """
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import xxhash
 from jaxtyping import UInt8
-from PIL import Image, ImageEnhance, ImageStat
+from PIL import Image
 
 from caev2.errors import ConfigError
 from caev2.store.draws import Draws
 from caev2.store.pixels.decode import Orientation
+from caev2.store.pixels.jitter import CONTRAST, WholeImage, jitter
 
-BRIGHTNESS, CONTRAST, SATURATION = range(3)
 THUMBNAIL_PX = 14  # one pixel a patch of the published grid: 588 bytes a view
 
 _RESAMPLING = {
@@ -92,14 +93,44 @@ def draw_view(settings: ViewSettings, key: str, index: int, image: Image.Image) 
         index: Which view of the image, from 0; view k does not depend on how many there are.
         image: The whole RGB image, already oriented.
     """
+    view, _, _ = _draw(settings, key, index, WholeImage(image))
+    return view
+
+
+def render_views(
+    settings: ViewSettings, key: str, indices: Iterable[int], image: Image.Image
+) -> Iterator[tuple[View, UInt8[np.ndarray, "size size 3"]]]:
+    """Draw some views of one image, and their pixels: `draw_view` and `render_view`, sharing what they share.
+
+    The views share the image's grey version, and a view's crop is cut out of the image that its grey mean was
+    measured on, which is jittered already.
+
+    Args:
+        settings: The ranges to draw from.
+        key: The image's key.
+        indices: Which views.
+        image: The whole RGB image, already oriented.
+    """
+    whole = WholeImage(image)
+    for index in indices:
+        view, jittered, steps = _draw(settings, key, index, whole)
+        yield view, _cut(jittered, view, steps, settings.size_px, settings.interpolation)
+
+
+def _draw(settings: ViewSettings, key: str, index: int, whole: WholeImage) -> tuple[View, Image.Image, tuple[int, ...]]:
+    """A view, the whole image as contrast finds it, and the steps of jitter that are left."""
     draws = Draws("view", settings.seed, key, index)
     order, factors = _draw_jitter(draws, settings.jitter)
     flip = draws.uniform() < settings.flip
+    image = whole.image
     top, left, height, width = draw_box(draws, image.height, image.width, settings.scale, settings.ratio)
     if flip:  # torchvision draws the box in the mirrored image
         left = image.width - left - width
-    grey_mean = _grey_mean(image, order, factors)
-    return View(box=(top, left, height, width), flip=flip, order=order, factors=factors, grey_mean=grey_mean)
+    place = 0 if factors[CONTRAST] == 1.0 else order.index(CONTRAST)
+    jittered = whole.jitter(order[:place], factors)
+    grey_mean = 0 if factors[CONTRAST] == 1.0 else whole.grey_mean(jittered)
+    view = View(box=(top, left, height, width), flip=flip, order=order, factors=factors, grey_mean=grey_mean)
+    return view, jittered, order[place:]
 
 
 def _draw_jitter(draws: Draws, strength: float | None) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
@@ -153,34 +184,19 @@ def render_view(
     Jitter acts on each pixel by itself (contrast through the stored mean), so it may follow the crop. The flip comes
     before the resize, as in torchvision: resizing a mirrored image need not give the mirrored bytes.
     """
+    return _cut(image, view, view.order, size_px, interpolation)
+
+
+def _cut(
+    image: Image.Image, view: View, steps: Sequence[int], size_px: int, interpolation: str
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The pixels of a view, out of an image that some steps of jitter have been done to already."""
     top, left, height, width = view.box
     crop = image.crop((left, top, left + width, top + height))
-    for step in view.order:
-        crop = _jitter(crop, step, view.factors[step], view.grey_mean)
+    crop = jitter(crop, steps, view.factors, view.grey_mean)
     if view.flip:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(crop.resize((size_px, size_px), _RESAMPLING[interpolation]))
-
-
-def _jitter(image: Image.Image, step: int, factor: float, grey_mean: int) -> Image.Image:
-    """One jitter step as torchvision's `adjust_*` do on PIL images."""
-    if factor == 1.0:
-        return image
-    if step == BRIGHTNESS:
-        return ImageEnhance.Brightness(image).enhance(factor)
-    if step == SATURATION:
-        return ImageEnhance.Color(image).enhance(factor)
-    grey = Image.new("RGB", image.size, (grey_mean, grey_mean, grey_mean))
-    return Image.blend(grey, image, factor)
-
-
-def _grey_mean(image: Image.Image, order: tuple[int, ...], factors: tuple[float, ...]) -> int:
-    """What `ImageEnhance.Contrast` would measure on the whole image when its turn comes."""
-    if factors[CONTRAST] == 1.0:
-        return 0
-    for step in order[: order.index(CONTRAST)]:
-        image = _jitter(image, step, factors[step], 0)
-    return int(ImageStat.Stat(image.convert("L")).mean[0] + 0.5)
 
 
 def hash_crop(crop: UInt8[np.ndarray, "size size 3"]) -> int:
