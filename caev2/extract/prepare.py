@@ -51,8 +51,9 @@ class Preparation:
         Raises:
             SourceError: The file cannot be read now; another time it may, so it is not marked as undecodable.
         """
-        data = self.source.read(image)
+        data = b""
         try:
+            data = self.source.read(image)
             pixels = decode_rgb(data, self.views.orientation)
         except ImageUndecodable as problem:
             none = torch.empty((0, self.views.size_px, self.views.size_px, 3), dtype=torch.uint8)

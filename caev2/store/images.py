@@ -102,7 +102,7 @@ def _open_folder(root: Path, column: str | None, split: Split) -> ImageSource:
         root, part = root / split, split
     if (root / "state.json").is_file() and (root / "dataset_info.json").is_file():
         return _open_saved(root, column, split, part)
-    names = files_below(root)
+    names, strange = files_below(root)
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     containers = [name for name in names if _kind_of(name) in ("tars", "tables")]
     if any(
@@ -110,7 +110,7 @@ def _open_folder(root: Path, column: str | None, split: Split) -> ImageSource:
     ):  # a picture for its page does not make it a folder of images
         return _open_files(root, [name for name in containers if name.endswith(".parquet")], column, split, part)
     if images:
-        return open_folder(root, images, part)
+        return open_folder(root, images, part, strange)
     if containers:
         return _open_files(root, containers, column, split, part)
     raise SourceError(

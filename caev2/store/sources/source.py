@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from caev2.errors import SourceError
 from caev2.store.index import Listing, digest_listing
 
 Split = Literal["train", "val"]
@@ -18,6 +19,7 @@ class Reader(Protocol):
         """The bytes of one image's file.
 
         Raises:
+            ImageUndecodable: There is no file to read, and never was.
             SourceError: They cannot be read.
         """
         ...
@@ -57,6 +59,7 @@ class ImageSource:
         """The bytes of one image's file.
 
         Raises:
+            ImageUndecodable: What the source calls an image is no file.
             SourceError: The file has vanished or may not be read.
         """
         return self.reader.read(index)
@@ -96,3 +99,11 @@ class _Some:
 
     def read(self, index: int) -> bytes:
         return self.reader.read(self.numbers[index])
+
+
+def cannot_read(place: object, problem: OSError | str) -> SourceError:
+    """The error for what was there and cannot be read now."""
+    why = (problem.strerror or str(problem)) if isinstance(problem, OSError) else problem
+    return SourceError(
+        f"cannot read {place}: {why}. Restore it and run the same command again: it goes on with what was finished."
+    )
