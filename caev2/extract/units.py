@@ -118,9 +118,11 @@ class UnitComputer:
         return _Encoded(image.number, image.facts, views, len(views), latents.views_at_once)
 
     def _write(self, items: Iterator["_Encoding"]) -> None:
-        for block, images in itertools.groupby(items, lambda item: item.block):
+        for first in items:
+            block = first.block
+            others = len(self.writer.manifest.images_of_block(block)) - 1  # counted, so that a whole unit is not lost
             with self.writer.unit(block) as unit:
-                for item in images:
+                for item in itertools.chain([first], itertools.islice(items, others)):
                     image = item.encoded.result()
                     unit.add_stored(image.facts, image.views, views_at_once=image.views_at_once)
                     self._tell(block, image)

@@ -1,0 +1,64 @@
+"""Several devices of one machine, which on a machine without any is the CPU several times."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from caev2.errors import SourceError, WorkerDied
+from caev2.extract.engines.devices import ManyDevices
+from caev2.extract.run import extract
+from caev2.progress import Silent
+from tests.extract.engines.conftest import IMAGES, RECIPE, files_of
+from tests.made_up import make_photographs
+
+TWO = ManyDevices(("cpu", "cpu"))
+
+
+class Rows(Silent):
+    """Counts what it is told."""
+
+    def __init__(self):
+        self.rows = 0
+
+    def advance(self, items, **figures):
+        self.rows += items
+
+
+def test_two_devices_leave_the_bytes_of_one(photographs, undisturbed, tmp_path):
+    told = Rows()
+    result = extract(photographs, tmp_path / "store", RECIPE, engine=TWO, progress=told)
+    assert result.rows_computed == told.rows == IMAGES * RECIPE.view_count
+    assert files_of(tmp_path / "store") == undisturbed
+
+
+def test_too_many_undecodable_images_stop_every_device(tmp_path):
+    images = make_photographs(tmp_path / "images", 40)
+    for path in sorted(images.rglob("*.png"))[:20]:
+        path.write_bytes(b"no image")
+    with pytest.raises(SourceError, match="images cannot be used"):
+        extract(images, tmp_path / "store", RECIPE, engine=TWO)
+    assert multiprocessing.active_children() == []
+    assert not (tmp_path / "store" / ".tmp").exists()
+
+
+def test_a_device_process_that_is_killed_is_named_and_the_same_command_goes_on(photographs, undisturbed, tmp_path):
+    def kill_one() -> None:
+        while not (store / "units").is_dir():
+            time.sleep(0.01)
+        victim = multiprocessing.active_children()[0]
+        assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
+
+    store = tmp_path / "store"
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with pytest.raises(WorkerDied, match="extracts on cpu was ended from outside"):
+        extract(photographs, store, RECIPE, engine=TWO)
+    killer.join()
+    assert multiprocessing.active_children() == []
+    extract(photographs, store, RECIPE, engine=TWO)
+    assert files_of(store) == undisturbed
