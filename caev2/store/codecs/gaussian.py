@@ -61,9 +61,9 @@ def nearest_levels(values: Float32[np.ndarray, "channel token"], bits: int) -> U
     thresholds = (levels[1:] + levels[:-1]) / np.float32(2)
     size = np.abs(values)
     if 2 * half <= _COMPARED:
-        above = np.zeros(values.shape, dtype=np.uint8)
+        above, beyond = np.zeros(values.shape, dtype=np.uint8), np.empty(values.shape, dtype=bool)
         for threshold in thresholds:
-            above += size > threshold
+            above += np.greater(size, threshold, out=beyond).view(np.uint8)  # adding bools would convert each
     else:
         above = np.searchsorted(thresholds, size, side="left").astype(np.uint8)
     # half + above for what is positive, half − 1 − above for what is negative: −1 − above is ~above in uint8

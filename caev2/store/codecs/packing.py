@@ -14,9 +14,8 @@ def pack_columns(codes: UInt8[np.ndarray, "channel token"], bits: int) -> UInt8[
     per_byte = 8 // bits
     if per_byte == 1:
         return codes
-    count = packed_bytes(len(codes), bits)
-    packed = np.zeros((count, codes.shape[1]), dtype=np.uint8)
-    for place in range(per_byte):
+    packed = codes[::per_byte].copy()
+    for place in range(1, per_byte):
         layer = codes[place::per_byte]
         packed[: len(layer)] |= layer << np.uint8(place * bits)
     return packed

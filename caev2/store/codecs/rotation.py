@@ -21,18 +21,34 @@ from caev2.store.draws import Draws
 
 
 def rotate_columns(columns: Float[np.ndarray, "width token"]) -> Float[np.ndarray, "width token"]:
-    """`rotation_matrix(width) @ columns`, faster and to the same bits everywhere."""
+    """`rotation_matrix(width) @ columns`, faster and to the same bits everywhere.
+
+    Numbers are paired by one bit of their channel's number after the other, from the lowest. While the low half of
+    the bits is worked on, they come first in memory: numpy is slow where what it adds are many short lines.
+    """
     width, tokens = columns.shape
     parts, binary = _factors(width)
-    mixed = columns * _signs(width).astype(columns.dtype)[:, None]
-    half = 1
-    while half < binary:
-        pairs = mixed.reshape(-1, 2, half, tokens)
+    low = 1 << (binary.bit_length() - 1) // 2
+    high = width // low
+    signs = _signs(width).astype(columns.dtype)
+    mixed = np.empty((low, high, tokens), dtype=columns.dtype)
+    np.multiply(columns.reshape(high, low, tokens), signs.reshape(high, low, 1), out=mixed.transpose(1, 0, 2))
+    mixed = _add_pairs(mixed, low, high * tokens).reshape(low, high, tokens)
+    mixed = np.ascontiguousarray(mixed.transpose(1, 0, 2))
+    mixed = _add_pairs(mixed, binary // low, low * tokens)
+    return (mixed if parts == 1 else _across_parts(mixed.reshape(parts, -1))).reshape(width, tokens)
+
+
+def _add_pairs(mixed: Float[np.ndarray, "..."], length: int, line: int) -> Float[np.ndarray, "..."]:
+    """Hadamard transforms of so many lines each: of two lines the sum and the difference, further and further apart."""
+    apart = 1
+    while apart < length:
+        pairs = mixed.reshape(-1, 2, apart * line)
         mixed = np.empty_like(pairs)
         np.add(pairs[:, 0], pairs[:, 1], out=mixed[:, 0])
         np.subtract(pairs[:, 0], pairs[:, 1], out=mixed[:, 1])
-        half *= 2
-    return (mixed if parts == 1 else _across_parts(mixed.reshape(parts, -1))).reshape(width, tokens)
+        apart *= 2
+    return mixed
 
 
 def _across_parts(mixed: Float[np.ndarray, "part number"]) -> Float[np.ndarray, "part number"]:
