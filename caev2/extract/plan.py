@@ -4,16 +4,21 @@ Two rounds of refusals: what needs no teacher (the place, the store that lies th
 loaded; what needs its identity and sizes comes after, and before anything is written.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from caev2.errors import OutputError, TeacherError
 from caev2.extract.catalog import parse_name
 from caev2.extract.recipes import ExtractRecipe
+from caev2.extract.sample import SAMPLE_IMAGES, Sample, choose_sample, draw_sample
+from caev2.extract.sizes import ImageSizes, index_bytes, store_sizes, table_files
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.recipe import choose, to_mapping
-from caev2.store.codecs.calibration import choose_images
+from caev2.store.codecs.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES
+from caev2.store.codecs.codec import Tables
 from caev2.store.disk import free_bytes, say_bytes
 from caev2.store.images import ImageSource
 from caev2.store.manifest import (
@@ -42,7 +47,17 @@ class ExtractPlan:
     rows: int
     """Images × views."""
     bytes: int
-    """Size of the whole store on disk."""
+    """Size of the whole store on disk; its parts follow."""
+    codes_bytes: int
+    """Rows with their checksums."""
+    crops_bytes: int
+    views_bytes: int
+    """Boxes, jitter, thumbnails, hashes and checksums; in tars the descriptions as well."""
+    records_bytes: int
+    """Records of units, index, tables of codecs, metadata."""
+    row_files: int
+    """Shards or tars."""
+    files: int
     missing_rows: int
     """Rows that no earlier run has finished."""
     missing_bytes: int
@@ -146,41 +161,77 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
     )
 
 
-def plan(source: ImageSource, store: Path, recipe: ExtractRecipe, teacher: Teacher) -> ExtractPlan:
-    """Rows, bytes and free disk, before anything is written."""
+def plan(
+    source: ImageSource,
+    store: Path,
+    recipe: ExtractRecipe,
+    teacher: Teacher,
+    *,
+    sample: Sample | None = None,
+    tables: Mapping[str, Tables] = MappingProxyType({}),
+) -> ExtractPlan:
+    """Rows, bytes and free disk, before anything is written.
+
+    Args:
+        source: All images.
+        store: Where it will lie.
+        recipe: Views, teacher and codec.
+        teacher: The frozen model.
+        sample: What the images are like; none: one is drawn if JPEGs of crops are to be kept, whose size nothing else
+            tells.
+        tables: As large as those that the codecs will learn, by target.
+    """
     manifest = plan_store(source, recipe, teacher)
     done = (store / FILE_NAME).exists()
     if done:
         manifest = with_tables(manifest, tables_of(read_manifest(store)))
-    targets = manifest.spec.targets
-    row_bytes = _VIEW_BYTES + _crop_bytes(recipe) + sum(target.row_bytes for target in targets.values())
-    chosen = choose_images(source.keys, recipe.views.seed) if manifest.spec.uncalibrated else None
+    if sample is None and recipe.crops == "jpeg":
+        sample = draw_sample(source, replace(recipe, view_count=1), count=_CROPS)
+    sizes = store_sizes(manifest, _image_sizes(source, recipe, sample, table_files(tables)))
     missing = manifest.views * sum(
         len(manifest.images_of_block(block))
         for block in range(manifest.blocks)
         if not (done and is_done(store, manifest, block))
     )
+    rows = manifest.images * manifest.views
     return ExtractPlan(
         images=manifest.images,
         views=manifest.views,
-        rows=manifest.images * manifest.views,
-        bytes=manifest.images * manifest.views * row_bytes,
+        rows=rows,
+        bytes=sizes.bytes,
+        codes_bytes=sizes.codes_bytes,
+        crops_bytes=sizes.crops_bytes,
+        views_bytes=sizes.views_bytes,
+        records_bytes=sizes.records_bytes,
+        row_files=sizes.row_files,
+        files=sizes.files,
         missing_rows=missing,
-        missing_bytes=missing * row_bytes,
+        missing_bytes=sizes.bytes * missing // rows,
         free_bytes=free_bytes(store.absolute()),
         teacher=teacher.description.name,
-        targets={name: (target.tokens, target.width) for name, target in targets.items()},
+        targets={name: (target.tokens, target.width) for name, target in manifest.spec.targets.items()},
         codec=recipe.codec_for(len(source)),
-        calibration_rows=0 if chosen is None else len(chosen.calibrate) + len(chosen.held_out),
+        calibration_rows=min(len(source), CALIBRATION_IMAGES + HELD_OUT_IMAGES) if manifest.spec.uncalibrated else 0,
     )
 
 
-def _crop_bytes(recipe: ExtractRecipe) -> int:
-    """Of a kept crop; a JPEG of quality 95 takes about a byte a pixel, more on noise and less on sky."""
-    return {None: 0, "jpeg": 1, "raw": 3}[recipe.crops] * recipe.views.size_px**2
+_CROPS = 32
+"""Images whose crops tell the size of all others, where nothing else is asked of a sample."""
 
 
-_VIEW_BYTES = 680  # parameters, thumbnail, checksums and index entry of a row
+def _image_sizes(
+    source: ImageSource, recipe: ExtractRecipe, sample: Sample | None, tables: tuple[int, ...]
+) -> ImageSizes:
+    keys = [source.keys[number] for number in choose_sample(source.keys, SAMPLE_IMAGES)]
+    raw = 3 * recipe.views.size_px**2
+    crop = {None: 0.0, "raw": float(raw), "jpeg": sample.crop_bytes if sample else 0.0}[recipe.crops]
+    return ImageSizes(
+        crop_bytes=crop,
+        key_bytes=sum(len(key.encode("utf-8", "surrogateescape")) for key in keys) / max(len(keys), 1),
+        valid_share=1 - len(sample.failures) / len(sample.images) if sample else 1.0,
+        index_bytes=index_bytes(source.listing(), [image.facts for image in sample.images] if sample else []),
+        table_files=tables,
+    )
 
 
 def say_plan(planned: ExtractPlan) -> str:
