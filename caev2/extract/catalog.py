@@ -1,7 +1,7 @@
 """From a teacher's name to the teacher. The grammar of names is in `caev2.extract.names`."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from caev2.errors import ConfigError
 from caev2.extract import published, shipped, timm_models
 from caev2.extract.hub import Publication
 from caev2.extract.names import TeacherName, split_name
-from caev2.extract.teacher import Outline, Precision, Teacher
+from caev2.extract.teacher import Outline, Precision, Statistics, Teacher
 from caev2.extract.trunks import known_trunks
 from caev2.recipe import nearest
 
@@ -27,6 +27,8 @@ class Scheme:
     published: Callable[[TeacherName], Publication] | None = None
     """Where its weights are published; none: they come with the package."""
     tags_of: Callable[[TeacherName], list[str]] = lambda _name: []
+    pixels_of_tags: Callable[[TeacherName], Mapping[Statistics, str]] = lambda _name: {}
+    """Mean and std of the architecture's published weights, and a tag that has them."""
 
 
 _SCHEMES = {
@@ -43,6 +45,7 @@ _SCHEMES = {
         outline=published.outline,
         published=published.published,
         tags_of=published.tags_of,
+        pixels_of_tags=published.pixels_of_tags,
     ),
     "timm": Scheme(
         check_name=timm_models.check_name,
@@ -51,6 +54,7 @@ _SCHEMES = {
         outline=timm_models.outline,
         published=timm_models.published,
         tags_of=timm_models.tags_of,
+        pixels_of_tags=timm_models.pixels_of_tags,
     ),
 }
 

@@ -67,16 +67,20 @@ def describe_teacher(text: str, *, cache: Path | None = None) -> TeacherCard:
     scheme = scheme_of(name)
     (scheme.check_name if _names_weights(name) else scheme.check_architecture)(name)
     tags = () if _names_weights(name) else tuple(scheme.tags_of(name))
-    outlines = [scheme.outline(_with_tag(name, tag)) for tag in tags] or [scheme.outline(name)]
-    return _card(name, outlines, tags, _publication(scheme, name), cache)
+    outline = scheme.outline(_with_tag(name, tags[0]) if tags else name)
+    same_pixels = len(tags) < 2 or len(set(scheme.pixels_of_tags(name))) == 1
+    return _card(name, outline, same_pixels, tags, _publication(scheme, name), cache)
 
 
 def _card(
-    name: TeacherName, outlines: list[Outline], tags: tuple[str, ...], published: Publication | None, cache: Path | None
+    name: TeacherName,
+    outline: Outline,
+    same_pixels: bool,
+    tags: tuple[str, ...],
+    published: Publication | None,
+    cache: Path | None,
 ) -> TeacherCard:
-    outline = outlines[0]
     known = next((each for each in TEACHERS if each.name == name.text), None)
-    same_pixels = len({(each.mean, each.std) for each in outlines}) == 1
     return TeacherCard(
         name=name.text,
         crop_px=outline.image_px,

@@ -14,7 +14,7 @@ from caev2.extract.hashes import verify
 from caev2.extract.hub import Publication, fetch_weights, hub_files
 from caev2.extract.names import TeacherName
 from caev2.extract.openclip import TowerConfig, build_teacher, outline_tower, refuse_other_kinds
-from caev2.extract.teacher import Outline, Precision, Teacher
+from caev2.extract.teacher import Outline, Precision, Statistics, Teacher
 from caev2.extract.trunks import refuse_other_networks
 from caev2.extract.weights import TowerFile, read_tower, sniff
 from caev2.recipe import nearest
@@ -127,9 +127,6 @@ def _config(name: TeacherName) -> TowerConfig:
     )
 
 
-Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
-
-
 def _pixel_statistics(name: TeacherName) -> Statistics:
     """Mean and std of the tag; without a tag, what all tags of the architecture agree on, or else OpenAI's.
 
@@ -137,11 +134,7 @@ def _pixel_statistics(name: TeacherName) -> Statistics:
         ConfigError: A file without a tag, where the architecture's published weights differ in statistics.
     """
     architecture = _architecture(name)
-    tags = [name.tag] if name.tag else list_pretrained_tags_by_model(architecture)
-    found: dict[Statistics, str] = {}
-    for tag in tags:
-        if published := get_pretrained_cfg(architecture, tag):
-            found.setdefault((tuple(published["mean"]), tuple(published["std"])), tag)
+    found = pixels_of_tags(name)
     if len(found) > 1:
         choices = " or ".join(f"openclip:{architecture}/{tag}@PATH" for tag in found.values())
         raise ConfigError(
@@ -149,6 +142,16 @@ def _pixel_statistics(name: TeacherName) -> Statistics:
             f"file alone does not say which. Name weights of the same kind: {choices}."
         )
     return next(iter(found), (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+
+
+def pixels_of_tags(name: TeacherName) -> dict[Statistics, str]:
+    """Mean and std of the tag, or of all tags of the architecture, and a tag that has them."""
+    architecture = _architecture(name)
+    found: dict[Statistics, str] = {}
+    for tag in [name.tag] if name.tag else tags_of(name):
+        if published := get_pretrained_cfg(architecture, tag):
+            found.setdefault((tuple(published["mean"]), tuple(published["std"])), tag)
+    return found
 
 
 def _refuse_other_gelu(name: TeacherName, computed: bool, trained: bool, what: str) -> None:

@@ -24,6 +24,8 @@ from caev2.recipe import choose
 
 Precision = Literal["fp32", "fp16", "bf16"]
 """How a teacher computes: `fp16` and `bf16` keep every LayerNorm in fp32, as OpenAI's CLIP does."""
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of the pixels that a teacher was trained on."""
 ClassRow = Literal["token", "mean", "map"]
 """What the first row is: the class token, the mean of the patches, or the query of an attention pooling."""
 

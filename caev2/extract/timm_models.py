@@ -5,7 +5,7 @@ projection, so there is no tap `projected`.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from caev2.errors import ConfigError
 from caev2.extract.hub import Publication, fetch_weights
 from caev2.extract.identity import tower_sha256
 from caev2.extract.names import TeacherName
-from caev2.extract.teacher import Outline, Precision, default_precision
+from caev2.extract.teacher import Outline, Precision, Statistics, default_precision
 from caev2.extract.trunks import (
     TrunkTeacher,
     build_for_size,
@@ -76,17 +76,29 @@ def tags_of(name: TeacherName) -> list[str]:
 
 def _refuse_doubtful_pixels(name: TeacherName) -> None:
     """A file alone does not say how its pixels are normalised where the published weights differ in that."""
-    model, _, tag = (name.architecture or "").partition(".")
-    found = {}
-    for each in [tag] if tag else tags_of(name):
-        if settings := get_pretrained_cfg(f"{model}.{each}"):
-            found.setdefault((tuple(settings.mean), tuple(settings.std)), each)
+    model = (name.architecture or "").partition(".")[0]
+    found = pixels_of_tags(name)
     if len(found) > 1:
         choices = " or ".join(f"timm:{model}.{each}@PATH" for each in found.values())
         raise ConfigError(
             f"The published weights of {model} were trained on differently normalised pixels, so a file alone does "
             f"not say which. Name weights of the same kind: {choices}."
         )
+
+
+def pixels_of_tags(name: TeacherName) -> dict[Statistics, str]:
+    """Mean and std of the tag, or of all tags of the model, and a tag that has them."""
+    model, _, tag = (name.architecture or "").partition(".")
+    found: dict[Statistics, str] = {}
+    for each in [tag] if tag else tags_of(name):
+        if settings := get_pretrained_cfg(f"{model}.{each}"):
+            found.setdefault((_channels(settings.mean), _channels(settings.std)), each)
+    return found
+
+
+def _channels(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def load(
@@ -127,7 +139,7 @@ def _build(name: TeacherName, image_px: int | None) -> tuple[Any, Outline]:
     trunk = _build_trunk(model, name.canonical, size)
     if image_px is None and (whole := whole_px(trunk, size)) != size:
         trunk, size = _build_trunk(model, name.canonical, whole), whole
-    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    mean, std = _channels(settings["mean"]), _channels(settings["std"])
     return trunk, outline_trunk(trunk, name=name.canonical, image_px=size, mean=mean, std=std)
 
 

@@ -14,7 +14,6 @@ import timm
 import torch
 from jaxtyping import Float, UInt8
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from caev2.errors import ConfigError, TeacherError
@@ -87,7 +86,7 @@ class TrunkTeacher:
         found = trunk.forward_intermediates(
             pixels,
             indices=[number - 1 for number in numbers] or [len(trunk.blocks) - 1],
-            return_prefix_tokens=True,
+            return_prefix_tokens=trunk.num_prefix_tokens > 0,  # some of timm's fail where there are none
             output_fmt="NLC",
             stop_early=ends_early,
             intermediates_only=ends_early,
@@ -178,9 +177,9 @@ def outline_trunk(
         ConfigError: Its patches do not tile a square image of that size.
     """
     rows, columns = trunk.patch_embed.grid_size
-    patch_px = image_px // rows if rows else 0
+    patch_px = _patch_px(trunk, image_px)
     if rows != columns or not rows or patch_px * rows != image_px:
-        raise ConfigError(_say_size(name, image_px, _patch_px(trunk)))
+        raise ConfigError(_say_size(name, image_px, patch_px))
     blocks = {f"block:{number}": trunk.embed_dim for number in range(1, len(trunk.blocks) + 1)}
     has_norm = not (isinstance(trunk.norm, nn.Identity) and isinstance(trunk.fc_norm, nn.Identity))
     widths = {"post_norm": trunk.embed_dim, **blocks} if has_norm else blocks
@@ -193,14 +192,14 @@ def outline_trunk(
 
 def whole_px(trunk: Any, image_px: int) -> int:
     """The pixels a side that patches cover: SigLIP's 384 by patches of 14 leave six at the edge unseen."""
-    return trunk.patch_embed.grid_size[0] * _patch_px(trunk) if trunk.patch_embed.patch_size[0] > 1 else image_px
+    return trunk.patch_embed.grid_size[0] * _patch_px(trunk, image_px)
 
 
-def _patch_px(trunk: Any) -> int:
-    """Of a convolutional stem: from the size it was built for."""
+def _patch_px(trunk: Any, image_px: int) -> int:
     embed = trunk.patch_embed
-    patch = embed.patch_size[0]
-    return patch if patch > 1 else max(1, round(embed.img_size[0] / max(1, embed.grid_size[0])))
+    if hasattr(embed, "backbone"):  # its own patches are of a convolutional stem's grid, not of pixels
+        return max(1, image_px // max(1, embed.grid_size[0]))
+    return embed.patch_size[0]
 
 
 def _say_size(name: str, image_px: int, patch_px: int) -> str:
@@ -234,6 +233,7 @@ def load_trunk(model: Any, file: TowerFile, *, name: str, inside: str = "") -> N
 
     Raises:
         TeacherError: The file holds another architecture, or numbers that are none.
+        ConfigError: The trunk has positions that cannot be resized to its grid.
     """
     trunk = model.get_submodule(inside.rstrip("."))
     state, weights = weights_alone(model.state_dict()), weights_alone(file.weights)
@@ -241,7 +241,7 @@ def load_trunk(model: Any, file: TowerFile, *, name: str, inside: str = "") -> N
         _refuse_other_shape(key, state, weights, file, name)
         if not bool(torch.isfinite(weights[key]).all()):
             raise TeacherError(f"{file.path} holds infinite or undefined numbers in {key}. Fetch it again.")
-    fitted = {key: _fit(key.removeprefix(inside), value.float(), state[key], trunk) for key, value in weights.items()}
+    fitted = {key: _fit(key, value.float(), state[key], trunk, name) for key, value in weights.items()}
     model.load_state_dict(fitted, strict=False)  # what is missing was computed from the sizes
 
 
@@ -265,11 +265,14 @@ def _refuse_other_shape(
         )
 
 
-def _fit(key: str, value: Tensor, like: Tensor, trunk: Any) -> Tensor:
+def _fit(key: str, value: Tensor, like: Tensor, trunk: Any, name: str) -> Tensor:
     if value.shape == like.shape:
         return value
     if key.endswith(_TABLE):
-        window = trunk.patch_embed.grid_size
-        return resize_rel_pos_bias_table(value, new_window_size=window, new_bias_shape=tuple(like.shape))
+        # timm's resizing of these indexes in a way that torch has announced to change: wrong latents without a word
+        raise ConfigError(
+            f"{name} has relative positions that were learned for one grid, and they are not resized. Leave its image "
+            "size alone, or choose an architecture made for the size: `caev2 teachers NAME` tells."
+        )
     prefix = like.shape[1] - trunk.patch_embed.num_patches  # of the class token and registers, where they have any
     return resample_abs_pos_embed(value, list(trunk.patch_embed.grid_size), num_prefix_tokens=prefix)
