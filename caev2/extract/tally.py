@@ -48,6 +48,11 @@ class Tally:
         self._progress.advance(done.views)
         self._tell_time_once()
 
+    def block_finished(self, block: int, rows: int) -> None:
+        """Take notice that a block is done, though not all was told of it."""
+        self._progress.advance(rows - self._through[block])
+        self._through[block] = rows
+
     def block_lost(self, block: int) -> None:
         """Take back what was told of a block whose worker died before it was finished."""
         self._progress.advance(-self._through.pop(block, 0))

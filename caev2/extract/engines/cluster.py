@@ -100,7 +100,10 @@ class _Crew:
         self._needs = {"num_cpus": 1 + job.workers, "num_gpus": 1 if cluster.device == "cuda" else 0}
         self._most = min(len(blocks), _MOST_TASKS, cluster.most_tasks or _MOST_TASKS)
         self._job = ray.put(job)
-        self._foreman = ray.remote(num_cpus=0)(_Foreman).remote(blocks)
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            node_id=ray.get_runtime_context().get_node_id(), soft=False
+        )  # on the one machine that does not leave
+        self._foreman = ray.remote(num_cpus=0, scheduling_strategy=here)(_Foreman).remote(blocks)
         self._tasks: dict[Any, str] = {}
         self._idle = self._over = False
         self._patient_until = time.monotonic() + _PATIENCE_SECONDS
@@ -135,6 +138,7 @@ class _Crew:
             WorkerDied: One block killed several.
         """
         ended, _ = self._ray.wait(list(self._tasks), timeout=_POLL_SECONDS) if self._tasks else ((), ())
+        self._hear(tally, progress)
         for task in ended:
             name = self._tasks.pop(task)
             try:
@@ -144,7 +148,6 @@ class _Crew:
                     f"A worker of the cluster was lost ({type(problem).__name__}); its blocks are given away."
                 )
                 self._give_away(name, writer, tally)
-        self._hear(tally, progress)
 
     def _hear(self, tally: Tally, progress: Progress) -> None:
         done, warnings, self._idle, self._over = self._ray.get(self._foreman.hear.remote())
@@ -159,7 +162,9 @@ class _Crew:
         """Hand out again what a lost task had begun."""
         given = self._ray.get(self._foreman.given.remote(name))
         finished = [block for block in given if writer.is_done(block)]
-        self._idle = False
+        self._idle = self._over = False
+        for block in finished:
+            tally.block_finished(block, len(writer.manifest.images_of_block(block)) * writer.manifest.views)
         for block in self._ray.get(self._foreman.take_back.remote(name, finished)):
             tally.block_lost(block)
         if (block := self._ray.get(self._foreman.deadly.remote())) is not None:
