@@ -12,7 +12,7 @@ from caev2.errors import ImageUndecodable
 from caev2.store.images import ImageSource
 from caev2.store.pixels.crops import CropEncoding, as_kept
 from caev2.store.pixels.decode import decode_rgb
-from caev2.store.pixels.views import ViewSettings, draw_view, render_view
+from caev2.store.pixels.views import ViewSettings, render_views
 from caev2.store.records import ImageFacts, describe_file
 from caev2.store.unit_writer import fields_of
 from caev2.workers import in_order
@@ -59,10 +59,9 @@ class Preparation:
             none = torch.empty((0, self.views.size_px, self.views.size_px, 3), dtype=torch.uint8)
             return PreparedImage(image, describe_file(data, reason=str(problem)), (), none, ())
         facts = describe_file(data, height=pixels.height, width=pixels.width)
-        views = [draw_view(self.views, self.source.keys[image], index, pixels) for index in self.chosen]
-        rendered = [render_view(pixels, view, self.views.size_px, self.views.interpolation) for view in views]
-        seen = [as_kept(self.crops, crop) for crop in rendered]
-        fields = tuple(fields_of(view, crop) for view, (crop, _) in zip(views, seen, strict=True))
+        drawn = list(render_views(self.views, self.source.keys[image], self.chosen, pixels))
+        seen = [as_kept(self.crops, crop) for _, crop in drawn]
+        fields = tuple(fields_of(view, crop) for (view, _), (crop, _) in zip(drawn, seen, strict=True))
         crops = torch.from_numpy(np.stack([crop for crop, _ in seen]))
         return PreparedImage(image, facts, fields, crops, tuple(kept for _, kept in seen))
 
