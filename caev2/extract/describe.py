@@ -17,8 +17,8 @@ from caev2.extract.teacher import ClassRow, Outline
 
 CLASS_ROWS: dict[ClassRow, str] = {
     "token": "the class token",
-    "mean": "no class token: the mean of the patches, as the tower pools them",
-    "map": "no class token: the query of the tower's attention pooling",
+    "mean": "the mean of the patches, as the tower pools them",
+    "map": "the query of the tower's attention pooling",
 }
 
 

@@ -76,7 +76,7 @@ TEACHERS = (
     ),
     KnownTeacher(
         name="openclip:ViT-L-14-quickgelu/openai",
-        what="OpenAI CLIP ViT-L/14; with --set teacher_px=196 its grid is that of a student of 224 and patches of 16",
+        what="OpenAI CLIP ViT-L/14; at 196 pixels, positions resized, its grid is 14x14",
         source="huggingface.co: timm/vit_large_patch14_clip_224.openai, or OpenAI's ViT-L-14.pt",
         local_file="openclip:ViT-L-14-quickgelu@ViT-L-14.pt",
         crop_px=224,
@@ -115,7 +115,7 @@ TEACHERS = (
     ),
     KnownTeacher(
         name="timm:vit_base_patch14_reg4_dinov2.lvd142m",
-        what="DINOv2 ViT-B/14 with registers, which are not stored; with --set teacher_px=196 its grid is 14x14",
+        what="DINOv2 ViT-B/14 with registers, which are not stored; at 196 pixels its grid is 14x14",
         source="huggingface.co: timm/vit_base_patch14_reg4_dinov2.lvd142m",
         local_file="timm:vit_base_patch14_reg4_dinov2@model.safetensors",
         crop_px=518,

@@ -47,7 +47,19 @@ def check_name(name: TeacherName) -> None:
             f"The teacher {name.text!r} names no weights. Add @PATH of a file, or .TAG (known: "
             f"{', '.join(tags_of(name)) or 'none'})."
         )
+    _refuse_other_gelu(name)
     _refuse_doubtful_pixels(name)
+
+
+def _refuse_other_gelu(name: TeacherName) -> None:
+    """Weights that timm has for an architecture with quick GELU too were trained with that one."""
+    model, _, tag = (name.architecture or "").partition(".")
+    right = f"{model.replace('_clip_', '_clip_quickgelu_')}.{tag}"
+    if tag and right != name.architecture and timm.models.is_model_pretrained(right):
+        raise ConfigError(
+            f"The weights {tag!r} were trained with quick GELU, but {model} computes exact GELU. Write "
+            f"{name.text.replace(name.architecture or '', right, 1)}."
+        )
 
 
 def check_architecture(name: TeacherName) -> None:

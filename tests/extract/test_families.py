@@ -167,19 +167,30 @@ def test_at_a_block_the_row_of_a_trunk_without_class_token_is_the_mean_of_its_pa
     torch.testing.assert_close(found[:, 0], expected.mean(dim=1), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["vit_relpos_small_patch16_224", "test_vit3"])
+@pytest.mark.parametrize(
+    ("model", "px"),
+    [
+        ("vit_relpos_small_patch16_224", 128),
+        ("test_vit3", 128),
+        ("vit_small_patch16_dinov3", 128),
+        ("eva02_tiny_patch14_336", 140),
+        ("vit_small_patch14_reg4_dinov2", 196),
+    ],
+)
 @torch.no_grad()
-def test_another_size_is_that_of_timm_with_its_positions_resized(model, tmp_path):
+def test_another_size_is_that_of_timm_with_its_positions_resized(model, px, tmp_path):
     trunk = randomise(timm.create_model(model, num_classes=0))
     save_file(trunk.state_dict(), tmp_path / "weights")
     tag = timm.list_models(f"{model}.*", pretrained=True)[0]
-    teacher = load_teacher(f"timm:{tag}@{tmp_path / 'weights'}", image_px=128)
-    trunk.set_input_size((128, 128))
-    pixels = normalise(crops_of(128), teacher.description.mean, teacher.description.std)
-    found = teacher.tokens(crops_of(128), ["post_norm"])["post_norm"]
-    expected = trunk.forward_head(trunk.forward_features(pixels), pre_logits=True)
+    teacher = load_teacher(f"timm:{tag}@{tmp_path / 'weights'}", image_px=px)
+    trunk.set_input_size((px, px))
+    pixels = normalise(crops_of(px), teacher.description.mean, teacher.description.std)
+    found = teacher.tokens(crops_of(px), ["post_norm"])["post_norm"]
+    features = trunk.forward_features(pixels)
+    token = getattr(teacher.description, "class_row", "token") == "token"
+    expected = features[:, 0] if token else trunk.forward_head(features, pre_logits=True)
     torch.testing.assert_close(found[:, 0], expected, rtol=1e-4, atol=1e-4)
-    assert found.shape[1] == 65
+    assert found.shape[1] == teacher.description.tokens == 1 + (px // teacher.description.patch_px) ** 2
 
 
 def test_relative_positions_that_were_learned_for_one_grid_are_not_resized(tmp_path):

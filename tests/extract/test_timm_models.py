@@ -71,6 +71,7 @@ def test_positions_are_resized_as_timm_does_and_the_identity_is_from_before(made
         ("timm:vit_smal_patch14_dinov2.lvd142m", "Did you mean 'vit_small_patch14_dinov2'"),
         ("timm:vit_small_patch14_dinov2.lvd", "knows no weights called 'lvd'"),
         ("timm:vit_small_patch14_dinov2", "names no weights. Add @PATH of a file, or .TAG (known: lvd142m)"),
+        ("timm:vit_base_patch16_clip_224.openai", "Write timm:vit_base_patch16_clip_quickgelu_224.openai."),
         ("timm:vit_base_patch16_224@file", "trained on differently normalised pixels"),
         ("timm:vit_small_patch14_dinov2/x", "is written as timm:MODEL.TAG or timm:MODEL@PATH"),
         ("timm", "is written as timm:MODEL.TAG"),
