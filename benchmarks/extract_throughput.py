@@ -77,7 +77,7 @@ class Size:
     teacher_batch: int
 
 
-FULL = Size(turns=5, images=(128, 512), block_images=128, teacher_images=(2, 10), teacher_batch=16)
+FULL = Size(turns=3, images=(128, 384), block_images=128, teacher_images=(2, 10), teacher_batch=16)
 QUICK = Size(turns=1, images=(32, 96), block_images=32, teacher_images=(1, 3), teacher_batch=8)
 GPU = Size(turns=5, images=(512, 2048), block_images=512, teacher_images=(512, 2048), teacher_batch=256)
 

@@ -64,7 +64,7 @@ def summarise_codec(found: dict[str, list[Spent]], cores: int, workers: Sequence
 
 
 def summarise_teacher(found: dict[str, list[float]], constants: dict) -> dict:
-    """The share of the bare forward pass, and the cores that keep it busy: what they compute, not what they wait for."""
+    """The share of the bare forward pass, and the cores that keep it busy, waiting for the disk left out."""
     parts = {part: spread["median"] for part, spread in constants["lloyd4"]["parts_cpu_ms"].items()}
     prepare_ms = sum(parts[part] for part in PARTS[:4])
     bare = rates(found["bare"])
