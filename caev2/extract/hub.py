@@ -19,7 +19,6 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from huggingface_hub.utils import logging as hub_logging
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
@@ -149,15 +148,13 @@ def _from_hub(publication: Publication, cache: Path | None) -> Path:
 
 @contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Keep the client from printing bars and a page of retries before the one message that counts."""
+    """Keep the client from printing a page of retries before the one message that counts; its bar stays."""
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
-    disable_progress_bars()
     try:
         yield
     finally:
         hub_logging.set_verbosity(verbosity)
-        enable_progress_bars()
 
 
 def hub_files(entry: str) -> tuple[str, tuple[str, ...]]:
