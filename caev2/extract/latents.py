@@ -9,28 +9,30 @@ Nothing here waits for a GPU: batches are handed to it, and whoever asks for the
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float16, UInt8
+from jaxtyping import Bool, Float16, Shaped, UInt8
 from torch import Tensor
 
 from caev2.errors import TeacherError
+from caev2.extract.encode import Encode
 from caev2.extract.prepare import PreparedImage
 from caev2.extract.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.codecs.directions import NORM_LIMIT
 
-Latents = dict[str, Float16[np.ndarray, "view token width"]]
+Rows = dict[str, Shaped[np.ndarray, "view token number"]]
+"""By tap: latents in float16, or what the store keeps of them where they were encoded on the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """The latents of one batch, by tap; on a GPU they may still be on their way."""
+    """The rows of one batch, by tap; on a GPU they may still be on their way."""
 
-    latents: dict[str, Float16[Tensor, "view token width"]]
+    rows: dict[str, Shaped[Tensor, "view token number"]]
     storable: Bool[Tensor, " view"]
     """Whether every latent of a view is finite and has a norm that float16 can hold, as every codec asks."""
     views_at_once: int
@@ -60,12 +62,12 @@ class ImageLatents:
             forwarded.wait()
         return all(bool(forwarded.storable[views].all()) for forwarded, views in self.parts)
 
-    def read(self) -> Latents:
+    def read(self) -> Rows:
         """The numbers, by tap."""
         for forwarded, _ in self.parts:
             forwarded.wait()
-        taps = self.parts[0][0].latents
-        return {tap: np.concatenate([part.latents[tap][views].numpy() for part, views in self.parts]) for tap in taps}
+        taps = self.parts[0][0].rows
+        return {tap: np.concatenate([part.rows[tap][views].numpy() for part, views in self.parts]) for tap in taps}
 
 
 class Batches:
@@ -77,13 +79,20 @@ class Batches:
         batch: Views in one forward pass.
         device: Where the teacher is.
         progress: Who is told that memory was short.
+        encoders: What makes stored rows of the latents of some taps, on the device.
     """
 
     def __init__(
-        self, teacher: Teacher, taps: Sequence[str], batch: int, device: str, progress: Progress | None = None
+        self,
+        teacher: Teacher,
+        taps: Sequence[str],
+        batch: int,
+        device: str,
+        progress: Progress | None = None,
+        encoders: Mapping[str, Encode] | None = None,
     ):
         self._teacher, self._taps, self._batch, self._device = teacher, taps, batch, torch.device(device)
-        self._at_once = batch
+        self._at_once, self._encoders = batch, encoders or {}
         self._progress = progress or Silent()
         self._on_gpu = self._device.type == "cuda"
 
@@ -109,12 +118,13 @@ class Batches:
             pieces.append({tap: rows.half() for tap, rows in self._teacher.tokens(images, self._taps).items()})
         latents = {tap: torch.cat([piece[tap] for piece in pieces])[:count] for tap in self._taps}
         storable = torch.stack([_are_storable(rows) for rows in latents.values()]).all(0)
+        rows = {tap: self._encoders.get(tap, _as_they_are)(values) for tap, values in latents.items()}
         if not self._on_gpu:
-            return Forwarded(latents, storable, self._at_once, None)
-        latents, storable = {tap: _fetch(rows) for tap, rows in latents.items()}, _fetch(storable)
+            return Forwarded(rows, storable, self._at_once, None)
+        rows, storable = {tap: _fetch(values) for tap, values in rows.items()}, _fetch(storable)
         arrived = torch.cuda.Event()
         arrived.record()
-        return Forwarded(latents, storable, self._at_once, arrived)
+        return Forwarded(rows, storable, self._at_once, arrived)
 
     def _stack(self, crops: Sequence[UInt8[Tensor, "size size 3"]]) -> UInt8[Tensor, "view size size 3"]:
         """A batch of the full size, filled up with black crops; page-locked if a GPU is to fetch it."""
@@ -146,6 +156,10 @@ def _is_out_of_memory(problem: RuntimeError) -> bool:
 
 def _are_storable(rows: Float16[Tensor, "view token width"]) -> Bool[Tensor, " view"]:
     return (torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32) < NORM_LIMIT).all(-1)
+
+
+def _as_they_are(latents: Tensor) -> Tensor:
+    return latents
 
 
 def _fetch(tensor: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ Whoever is fast waits for the others, so what is in flight stays small.
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from caev2.extract.background import Background
+from caev2.extract.encode import Encode, encoder_for
 from caev2.extract.latents import Batches, ImageLatents, latents_of_unit
 from caev2.extract.prepare import Preparation, PreparedImage
 from caev2.extract.recipes import ExtractRecipe
@@ -70,7 +73,8 @@ class UnitComputer:
             WorkerDied: A worker process was killed.
         """
         writer, recipe = self.writer, self.recipe
-        batches = Batches(self.teacher, recipe.taps, recipe.teacher_batch, self.device, self.progress)
+        on_device = self._encoders_on_device()
+        batches = Batches(self.teacher, recipe.taps, recipe.teacher_batch, self.device, self.progress, on_device)
         views = range(writer.manifest.first_view, writer.manifest.first_view + writer.manifest.views)
         prepared = Preparation(self.source, recipe.views, views, recipe.crops).in_order(
             self._images_of(blocks), self.workers
@@ -84,7 +88,7 @@ class UnitComputer:
                     self._tell_of_others(block)
                     continue
                 for image, latents in latents_of_unit(images, batches, recipe.teacher_batch):
-                    writing.put(_Encoding(block, encoders.submit(self._encode, image, latents)))
+                    writing.put(_Encoding(block, encoders.submit(self._encode, image, latents, on_device)))
             writing.finish()
 
     def _images_of(self, blocks: Iterable[int]) -> Iterator[int]:
@@ -99,7 +103,20 @@ class UnitComputer:
         for number in self.writer.manifest.images_of_block(block):
             self.told(ImageDone(self.source.keys[number], block, self.writer.manifest.views, 0, None))
 
-    def _encode(self, image: PreparedImage, latents: ImageLatents | None) -> "_Encoded":
+    def _encoders_on_device(self) -> dict[str, Encode]:
+        """Encoders of those taps that a GPU encodes itself."""
+        device, found = torch.device(self.device), {}
+        for tap in self.recipe.taps if device.type == "cuda" else ():
+            name = self.recipe.target_name(tap)
+            target = self.writer.manifest.spec.targets[name]
+            encoder = encoder_for(target.codec, self.writer.tables(name), target.tokens, device)
+            if encoder is not None:
+                found[tap] = encoder
+        return found
+
+    def _encode(
+        self, image: PreparedImage, latents: ImageLatents | None, encoded_already: Collection[str]
+    ) -> "_Encoded":
         """The rows of one image as they lie on disk."""
         if latents is None:
             return _Encoded(image.number, image.facts, [], 0, None)
@@ -110,7 +127,8 @@ class UnitComputer:
         for tap, values in latents.read().items():
             target = self.recipe.target_name(tap)
             codec = codec_named(self.writer.manifest.spec.targets[target].codec)
-            rows[target] = codec.encode(values, self.writer.tables(target)).stored()
+            is_encoded = tap in encoded_already
+            rows[target] = values if is_encoded else codec.encode(values, self.writer.tables(target)).stored()
         views = [
             StoredView(fields, {target: rows[target][view] for target in rows}, kept)
             for view, (fields, kept) in enumerate(zip(image.fields, image.kept, strict=True))

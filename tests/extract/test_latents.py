@@ -51,8 +51,8 @@ def test_a_batch_in_pieces_has_the_latents_of_a_whole_one(room, count):
     whole = Batches(PatchMeans(), ["projected"], 8, "cpu").forward(crops(count))
     pieces = Batches(Cramped(room), ["projected"], 8, "cpu").forward(crops(count))
     assert pieces.views_at_once == max(size for size in (1, 2, 4, 8) if size <= room)
-    assert pieces.latents["projected"].shape == whole.latents["projected"].shape
-    np.testing.assert_allclose(pieces.latents["projected"], whole.latents["projected"], rtol=2e-3)
+    assert pieces.rows["projected"].shape == whole.rows["projected"].shape
+    np.testing.assert_allclose(pieces.rows["projected"], whole.rows["projected"], rtol=2e-3)
     assert pieces.storable.tolist() == [True] * count
 
 
