@@ -107,8 +107,11 @@ def extract(
     source = subset.of(whole)
     if len(source) < len(whole):
         progress.say(f"extract: {len(source):,} of the {len(whole):,} images")
+    chosen_part = None if part is None else parse_part(part)
     if dry_run:
-        print_plan(source, store, chosen, pick_device(device), as_json, progress)
+        # a cluster is not asked for a plan: what is measured is this machine
+        where = pick_device(device) if engine == "ray" else pick_engine(engine, device, gpus, ray_address).device
+        print_plan(source, store, chosen, where, as_json, progress)
         return
     result = run_extract(
         source,
@@ -116,7 +119,7 @@ def extract(
         chosen,
         calibration=calibration,
         engine=pick_engine(engine, device, gpus, ray_address),
-        part=None if part is None else parse_part(part),
+        part=chosen_part,
         progress=progress,
     )
     facts = dataclasses.asdict(result)

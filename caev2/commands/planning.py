@@ -78,12 +78,13 @@ def as_words(found: "Estimate") -> dict[str, str]:
         "calibration": f"{planned.calibration_rows:,} rows" if planned.calibration_rows else "none",
         "sample": f"{found.sample_images} images of {say_bytes(round(found.image_bytes))} "
         f"and {found.image_pixels:,.0f} pixels on average",
-        "undecodable": f"{100 * found.undecodable_share:.1f} %: {list_failures(found.undecodable)}",
+        "undecodable": _say_undecodable(found),
         "reading": f"{found.read_images_per_s:,.0f} images/s",
         "decoding": f"{found.decode_rows_per_s_per_core:,.1f} rows/s a core",
         "encoding": _say_rate(found.encode_rows_per_s_per_core, "rows/s a core"),
         "writing": _say_writing(found),
-        "teacher alone": f"{rates.teacher_rows_per_s:,.1f} rows/s on {found.device}",
+        "teacher alone": f"{rates.teacher_rows_per_s:,.1f} rows/s on {found.device}, "
+        f"{found.views_at_once} views at once",
         "limit": _say_limit(found),
         "time here": f"{_say_hours(found.hours())}, at {rates.rows_per_s:,.1f} rows/s",
     }
@@ -93,6 +94,12 @@ def as_words(found: "Estimate") -> dict[str, str]:
     if not rates.on_gpu:
         words["on a GPU"] = "not measured: none was used. docs/scale.md has the arithmetic"
     return words
+
+
+def _say_undecodable(found: "Estimate") -> str:
+    if not found.undecodable:
+        return "none of the sample"
+    return f"{100 * found.undecodable_share:.1f} % of the sample: {list_failures(found.undecodable)}"
 
 
 def _say_rate(value: float | None, unit: str) -> str:

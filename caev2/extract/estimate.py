@@ -15,7 +15,7 @@ import torch
 
 from caev2.errors import SourceError
 from caev2.extract.latents import Batches
-from caev2.extract.measure import CodecRate, measure_codec, measure_teacher, measure_writing
+from caev2.extract.measure import CodecRate, TeacherRate, measure_codec, measure_teacher, measure_writing
 from caev2.extract.plan import ExtractPlan, plan, plan_store, refuse_too_large
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.sample import Sample, draw_sample
@@ -84,6 +84,8 @@ class Estimate:
 
     plan: ExtractPlan
     device: str
+    views_at_once: int
+    """In the batches that the teacher was timed with; fewer than the recipe's on a slow CPU, or for want of memory."""
     sample_images: int
     image_bytes: float
     """Mean of the sample."""
@@ -148,19 +150,21 @@ def estimate(
             f"{reason}. Repair or remove them."
         )
     crops = [crop for image in sample.decoded for crop in image.crops]
-    batches = Batches(teacher, recipe.taps, recipe.teacher_batch, device, progress)
-    taught = measure_teacher(batches, crops, recipe.teacher_batch)
+    progress.say(f"extract: timing {teacher.description.name} on {device}")
+    taught = measure_teacher(
+        lambda batch: Batches(teacher, recipe.taps, batch, device, progress), crops, recipe.teacher_batch
+    )
     codec = measure_codec(recipe.codec_for(len(source)), taught.latents)
     planned = plan(source, store, recipe, teacher, sample=sample, tables=codec.tables)
-    return _conclude(planned, device, sample, taught.rows_per_s, codec, measure_writing(store))
+    return _conclude(planned, device, sample, taught, codec, measure_writing(store))
 
 
 def _conclude(
-    planned: ExtractPlan, device: str, sample: Sample, teacher_rows_per_s: float, codec: CodecRate, disk: float | None
+    planned: ExtractPlan, device: str, sample: Sample, taught: TeacherRate, codec: CodecRate, disk: float | None
 ) -> Estimate:
     prepare_s = sample.prepare_cpu_s / sample.views
     rates = Rates(
-        teacher_rows_per_s=teacher_rows_per_s,
+        teacher_rows_per_s=taught.rows_per_s,
         host_s_per_row=sample.read_s / sample.views + prepare_s + codec.cpu_s_per_row,
         disk_rows_per_s=math.inf if disk is None else disk * planned.rows / planned.bytes,
         cores=len(os.sched_getaffinity(0)),
@@ -169,6 +173,7 @@ def _conclude(
     return Estimate(
         plan=planned,
         device=device,
+        views_at_once=taught.views_at_once,
         sample_images=len(sample.images),
         image_bytes=_mean([image.facts.bytes for image in sample.images]),
         image_pixels=_mean([image.facts.height * image.facts.width for image in sample.decoded]),

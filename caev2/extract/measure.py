@@ -3,25 +3,28 @@
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 from torch import Tensor
 
-from caev2.extract.latents import Batches, Latents
+from caev2.extract.latents import Batches, Forwarded, ImageLatents
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import Tables
 from caev2.store.disk import flush_file, free_bytes
 
 _MEASURED_S = 4.0  # with the first batch, which warms everything up, about five seconds
-_BATCHES = 20
+_BATCHES, _FEW_VIEWS = 20, 2
 _ENCODED_S = 1.0
 _FITTED_ROWS = 16
 """Rows that a codec learns from to be timed: how fast it encodes does not depend on what it has learned."""
 _PIECE_BYTES, _WRITTEN_BYTES, _WRITTEN_S = 8 << 20, 256 << 20, 1.0
+
+
+Runs = Callable[[int], Batches]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,42 +32,53 @@ class TeacherRate:
     """What the teacher does."""
 
     rows_per_s: float
-    latents: Latents
+    views_at_once: int
+    """Smaller than the batch where memory, or on a CPU time, was short."""
+    latents: Mapping[str, Float16[np.ndarray, "view token width"]]
     """Of one batch, the padding left out, and what no codec could store."""
 
 
-def measure_teacher(batches: Batches, crops: Sequence[UInt8[Tensor, "size size 3"]], batch: int) -> TeacherRate:
-    """Run the teacher on full batches, as an extraction does.
+def measure_teacher(run: Runs, crops: Sequence[UInt8[Tensor, "size size 3"]], batch: int) -> TeacherRate:
+    """Run the teacher on full batches, as an extraction does; the first one warms up and is not counted.
 
-    The first batch warms up and is not counted; only on a machine where it alone takes longer than a measurement may
-    is it the measurement.
+    On a machine where a batch takes longer than a measurement may, which only a CPU does, batches are smaller: there,
+    a view costs about the same in any.
 
     Args:
-        batches: Runs the teacher.
+        run: Makes what runs the teacher in batches of some size.
         crops: At least one; they are repeated as a batch needs.
         batch: Views in a batch.
     """
-    full = [crops[place % len(crops)] for place in range(batch)]
-    begun = time.perf_counter()
-    first = batches.forward(full)
-    first.wait()
-    warm_s = time.perf_counter() - begun
-    storable = first.storable.numpy()[: len(crops)]
-    latents = {tap: rows.numpy()[: len(crops)][storable] for tap, rows in first.latents.items()}
-    if warm_s > _MEASURED_S and first.arrived is None:  # a CPU needs little warming
-        return TeacherRate(batch / warm_s, latents)
-    one_s = _time_batches(batches, full, 1)
-    count = min(_BATCHES, max(1, int(_MEASURED_S / one_s)))
-    return TeacherRate(batch * count / _time_batches(batches, full, count), latents)
+    first_s, first = _time_batches(run(few := min(_FEW_VIEWS, batch)), _repeat(crops, few), 1)
+    if first.arrived is None:
+        batch = min(batch, max(few, int(_MEASURED_S * few / first_s)))
+    batches, full = run(batch), _repeat(crops, batch)
+    _, warm = _time_batches(batches, full, 1)
+    one_s, _ = _time_batches(batches, full, 1)
+    count = min(_BATCHES, int(_MEASURED_S / one_s) - 1)
+    seconds, _ = _time_batches(batches, full, count) if count > 1 else (one_s, None)
+    storable = warm.storable.numpy()[: len(crops)]
+    latents = ImageLatents(((warm, slice(0, len(storable))),)).read()
+    return TeacherRate(
+        rows_per_s=batch * max(count, 1) / seconds,
+        views_at_once=warm.views_at_once,
+        latents={tap: rows[storable] for tap, rows in latents.items()},
+    )
 
 
-def _time_batches(batches: Batches, crops: Sequence[UInt8[Tensor, "size size 3"]], count: int) -> float:
-    """Seconds of some batches, handed over one after another as the device takes them."""
+def _repeat(crops: Sequence[UInt8[Tensor, "size size 3"]], count: int) -> list[Tensor]:
+    return [crops[place % len(crops)] for place in range(count)]
+
+
+def _time_batches(
+    batches: Batches, crops: Sequence[UInt8[Tensor, "size size 3"]], count: int
+) -> tuple[float, Forwarded]:
+    """Seconds of some batches, handed over one after another as the device takes them; and the last of them."""
     begun = time.perf_counter()
     for _ in range(count):
         last = batches.forward(crops)
     last.wait()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, last
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,7 @@ class CodecRate:
     """By tap, of a codec that learns: as large as those that it will learn."""
 
 
-def measure_codec(codec: str, latents: Latents) -> CodecRate:
+def measure_codec(codec: str, latents: Mapping[str, Float16[np.ndarray, "view token width"]]) -> CodecRate:
     """Encode some rows of every tap, again and again for about a second.
 
     Args:

@@ -81,7 +81,9 @@ def draw_sample(
         SourceError: One cannot be read.
     """
     progress = progress or Silent()
-    chosen = source.take(choose_sample(source.keys, count))
+    # of what can only be read from its beginning, the beginning
+    numbers = choose_sample(source.keys, count) if source.seekable else range(min(count, len(source)))
+    chosen = source.take(numbers)
     begun = time.perf_counter()
     held = replace(chosen, reader=_Held(tuple(chosen.read(number) for number in range(len(chosen)))))
     read_s = time.perf_counter() - begun

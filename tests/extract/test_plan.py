@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -34,6 +35,14 @@ def images(tmp_path_factory):
         if number % 30 == 7:
             (folder / f"{number:03d}.jpg").write_bytes(b"no image at all")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _moments(monkeypatch):
+    """No test looks at a rate, so none is measured for long."""
+    monkeypatch.setattr("caev2.extract.measure._MEASURED_S", 0.3)
+    monkeypatch.setattr("caev2.extract.measure._ENCODED_S", 0.1)
+    monkeypatch.setattr("caev2.extract.measure._WRITTEN_S", 0.1)
 
 
 def demo_size(codec="float16", layout="zarr", crops=None):
@@ -215,3 +224,28 @@ def test_cores_needed_are_those_that_decode_as_fast_as_the_teacher_computes():
     assert rates(cores=10).limit == "decode"  # one of them feeds the device
     assert rates(cores=1).rows_per_s_of(8) == 8000
     assert rates(disk_rows_per_s=2500.0).rows_per_s_of(8) == 2500
+
+
+class Slow(PatchMeans):
+    """Twenty views a second."""
+
+    def tokens(self, images, taps):
+        time.sleep(len(images) / 20)
+        return super().tokens(images, taps)
+
+
+def test_a_teacher_that_is_slow_on_a_cpu_is_timed_with_fewer_views_at_once(images, tmp_path):
+    recipe = dataclasses.replace(EXTRACT, teacher_batch=1000)
+    found = estimate(open_images(images), tmp_path / "store", recipe, Slow(), device="cpu")
+    assert 3 <= found.views_at_once <= 6
+    assert 5 < found.rates.teacher_rows_per_s <= 20
+
+
+def test_of_a_source_that_is_read_from_its_beginning_the_beginning_is_the_sample(images):
+    source = dataclasses.replace(open_images(images), seekable=False)
+    assert draw_sample(source, EXTRACT, count=5).source.keys == source.keys[:5]
+
+
+def test_options_that_an_extraction_refuses_are_refused_by_its_plan(images, tmp_path):
+    assert "--part is 'x'" in refusal("extract", images, tmp_path / "s", *demo_size(), "--part", "x", "--dry-run")
+    assert "contradict" in refusal("extract", images, tmp_path / "s", *demo_size(), "--gpus", "2", "--dry-run")
