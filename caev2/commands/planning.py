@@ -81,7 +81,7 @@ def as_words(found: "Estimate") -> dict[str, str]:
         "undecodable": _say_undecodable(found),
         "reading": f"{found.read_images_per_s:,.0f} images/s",
         "decoding": f"{found.decode_rows_per_s_per_core:,.1f} rows/s a core",
-        "encoding": _say_rate(found.encode_rows_per_s_per_core, "rows/s a core"),
+        "encoding": _say_encoding(found),
         "writing": _say_writing(found),
         "teacher alone": f"{rates.teacher_rows_per_s:,.1f} rows/s on {found.device}, "
         f"{found.views_at_once} views at once",
@@ -102,8 +102,12 @@ def _say_undecodable(found: "Estimate") -> str:
     return f"{100 * found.undecodable_share:.1f} % of the sample: {list_failures(found.undecodable)}"
 
 
-def _say_rate(value: float | None, unit: str) -> str:
-    return "not measured: no row of the sample can be stored" if value is None else f"{value:,.1f} {unit}"
+def _say_encoding(found: "Estimate") -> str:
+    if found.encoded_on_device:
+        return f"on {found.device}, with the teacher"
+    if found.encode_rows_per_s_per_core is None:
+        return "not measured: no row of the sample can be stored"
+    return f"{found.encode_rows_per_s_per_core:,.1f} rows/s a core"
 
 
 def _say_writing(found: "Estimate") -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from caev2.errors import SourceError
+from caev2.extract.encode import Encode, encoder_for
 from caev2.extract.latents import Batches
 from caev2.extract.measure import CodecRate, TeacherRate, measure_codec, measure_teacher, measure_writing
 from caev2.extract.plan import ExtractPlan, plan, plan_store, refuse_too_large
@@ -97,8 +98,10 @@ class Estimate:
     read_images_per_s: float
     decode_rows_per_s_per_core: float
     """Decoding, rendering and, where crops are kept, encoding them."""
+    encoded_on_device: bool
+    """Whether the device encodes what it computes, which is then part of its rate."""
     encode_rows_per_s_per_core: float | None
-    """Of the codec; none: the teacher gave no row that can be stored."""
+    """Of the codec; none: the device encodes, or the teacher gave no row that can be stored."""
     write_bytes_per_s: float | None
     """Of one writer; none: the disk could not be written to, or is all but full."""
     rates: Rates
@@ -155,17 +158,30 @@ def estimate(
         lambda batch: Batches(teacher, recipe.taps, batch, device, progress), crops, recipe.teacher_batch
     )
     codec = measure_codec(recipe.codec_for(len(source)), taught.latents)
-    planned = plan(source, store, recipe, teacher, sample=sample, tables=codec.tables)
-    return _conclude(planned, device, sample, taught, codec, measure_writing(store))
+    on_device = _encoders_on_device(codec, teacher.description.tokens, torch.device(device))
+    if on_device:  # what was timed so far was the teacher alone
+        taught = measure_teacher(
+            lambda batch: Batches(teacher, recipe.taps, batch, device, progress, on_device), crops, recipe.teacher_batch
+        )
+    planned = plan(source, store, recipe, teacher, sample=sample, tables=codec.learned)
+    return _conclude(planned, device, sample, taught, None if on_device else codec, measure_writing(store))
+
+
+def _encoders_on_device(codec: CodecRate, tokens: int, device: torch.device) -> dict[str, Encode]:
+    """What a GPU encodes itself, by tap; a codec that it has no encoder for is left to the cores."""
+    if device.type != "cuda":
+        return {}
+    found = {tap: encoder_for(codec.name, tables, tokens, device) for tap, tables in codec.tables.items()}
+    return {tap: encode for tap, encode in found.items() if encode is not None}
 
 
 def _conclude(
-    planned: ExtractPlan, device: str, sample: Sample, taught: TeacherRate, codec: CodecRate, disk: float | None
+    planned: ExtractPlan, device: str, sample: Sample, taught: TeacherRate, codec: CodecRate | None, disk: float | None
 ) -> Estimate:
-    prepare_s = sample.prepare_cpu_s / sample.views
+    prepare_s, encode_s = sample.prepare_cpu_s / sample.views, codec.cpu_s_per_row if codec else 0.0
     rates = Rates(
         teacher_rows_per_s=taught.rows_per_s,
-        host_s_per_row=sample.read_s / sample.views + prepare_s + codec.cpu_s_per_row,
+        host_s_per_row=sample.read_s / sample.views + prepare_s + encode_s,
         disk_rows_per_s=math.inf if disk is None else disk * planned.rows / planned.bytes,
         cores=len(os.sched_getaffinity(0)),
         on_gpu=torch.device(device).type == "cuda",
@@ -181,7 +197,8 @@ def _conclude(
         undecodable=sample.failures,
         read_images_per_s=len(sample.images) / sample.read_s,
         decode_rows_per_s_per_core=1 / prepare_s,
-        encode_rows_per_s_per_core=1 / codec.cpu_s_per_row if codec.cpu_s_per_row else None,
+        encoded_on_device=codec is None,
+        encode_rows_per_s_per_core=1 / encode_s if encode_s else None,
         write_bytes_per_s=disk,
         rates=rates,
     )

@@ -87,8 +87,14 @@ class CodecRate:
 
     cpu_s_per_row: float
     """Of one core, all targets together; 0 if there was no row to encode."""
+    name: str
     tables: Mapping[str, Tables]
-    """By tap, of a codec that learns: as large as those that it will learn."""
+    """By tap: as large as those that it will learn; empty ones of a codec that learns nothing."""
+
+    @property
+    def learned(self) -> dict[str, Tables]:
+        """Those that will lie on disk."""
+        return dict(self.tables) if codec_named(self.name).learns else {}
 
 
 def measure_codec(codec: str, latents: Mapping[str, Float16[np.ndarray, "view token width"]]) -> CodecRate:
@@ -101,17 +107,15 @@ def measure_codec(codec: str, latents: Mapping[str, Float16[np.ndarray, "view to
     encoder, spent, tables = codec_named(codec), 0.0, {}
     for tap, rows in latents.items():
         if not len(rows):
-            return CodecRate(0.0, {})
-        learned = encoder.fit(rows[:_FITTED_ROWS])
-        encoder.encode(rows[:1], learned)  # what is made once is made here
+            return CodecRate(0.0, codec, {})
+        tables[tap] = encoder.fit(rows[:_FITTED_ROWS])
+        encoder.encode(rows[:1], tables[tap])  # what is made once is made here
         encoded, begun, until = 0, time.process_time(), time.perf_counter() + _ENCODED_S / len(latents)
         while not encoded or time.perf_counter() < until:
-            encoder.encode(rows, learned).stored()
+            encoder.encode(rows, tables[tap]).stored()
             encoded += len(rows)
         spent += (time.process_time() - begun) / encoded
-        if encoder.learns:
-            tables[tap] = learned
-    return CodecRate(spent, tables)
+    return CodecRate(spent, codec, tables)
 
 
 def measure_writing(place: Path) -> float | None:

@@ -249,3 +249,13 @@ def test_of_a_source_that_is_read_from_its_beginning_the_beginning_is_the_sample
 def test_options_that_an_extraction_refuses_are_refused_by_its_plan(images, tmp_path):
     assert "--part is 'x'" in refusal("extract", images, tmp_path / "s", *demo_size(), "--part", "x", "--dry-run")
     assert "contradict" in refusal("extract", images, tmp_path / "s", *demo_size(), "--gpus", "2", "--dry-run")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", ["float16", "lloyd4", "klt"])
+def test_a_gpu_is_timed_with_the_encoding_that_it_does_itself(images, tmp_path, codec):
+    options = [*demo_size(codec)[:-1], "cuda"]
+    told = json.loads(caev2("extract", images, tmp_path / "store", *options, "--dry-run", "--json").stdout)
+    assert told["encoded_on_device"] == (codec != "klt")
+    assert (told["encode_rows_per_s_per_core"] is None) == (codec != "klt")
+    assert told["hours"] >= told["hours_1_device"] > 0
