@@ -21,7 +21,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         "failures": [list(failure) for failure in manifest.failures],
         "blocks": manifest.blocks,
         "block_images": spec.block_images,
-        "units_in_smaller_batches": manifest.smaller_batches,
+        "small_batches": manifest.smaller_batches,
         "view_settings": {name: getattr(views, name) for name in views.__dataclass_fields__},
         "targets": {
             name: {

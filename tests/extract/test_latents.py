@@ -77,7 +77,7 @@ def test_units_computed_in_smaller_batches_say_so_wherever_the_store_goes(tmp_pa
     store = Store(tmp_path / "store")
     records = [read_record(store.path, store.manifest, block) for block in range(3)]
     assert [record and record.views_at_once for record in records] == [None, 2, 2]
-    assert describe_store(store)["units_in_smaller_batches"] == 2
+    assert describe_store(store)["small_batches"] == 2
     convert(store.path, tmp_path / "tars", layout="webdataset")
     assert Store(tmp_path / "tars").manifest.smaller_batches == 2
     extract(images, tmp_path / "whole", EXTRACT, teacher=PatchMeans())

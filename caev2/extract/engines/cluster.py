@@ -8,6 +8,7 @@ and the store under the same paths.
 import importlib.metadata
 import itertools
 import logging
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from caev2.store.writer import StoreWriter
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 15.0
+_KNOCK_SECONDS = 5.0
 _TELL_IMAGES = 16
 _MOST_TASKS = 1024  # that may wait for machines at a time
 _DECIDE_PIXELS_AND_LATENTS = ("caev2", "torch", "timm", "open_clip_torch", "pillow", "numpy")
@@ -291,13 +293,21 @@ def _connect(address: str) -> ModuleType:
         raise ConfigError("--engine ray needs Ray: pip install 'caev2[ray]', on every machine.") from None
     if not ray.is_initialized():
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as problem:
+        except (OSError, ValueError) as problem:  # a ConnectionError is an OSError
             raise ConfigError(
                 f"There is no Ray cluster at {address!r} ({str(problem).splitlines()[0]}). Start one with "
                 "`ray start --head`, or say where it is with --ray-address."
             ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Find out whether anybody answers at HOST:PORT: Ray itself tries for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _losses(ray: ModuleType) -> tuple[type[Exception], ...]:
