@@ -258,13 +258,13 @@ def hours_table() -> str:
 def rates_table() -> str:
     lines = []
     for views, told in measured()["views"].items():
-        core = 1 / (1 / told["decode_rows_per_s_per_core"] + 1 / told["encode_rows_per_s_per_core"])
-        cores = [math.ceil(teacher_rows_per_s(flops) / core) for flops in DEVICES.values()]
+        core = told["decode_rows_per_s_per_core"]  # a GPU encodes what it computed
+        cores = [1 + math.ceil(teacher_rows_per_s(flops) / core) for flops in DEVICES.values()]
         cells = [told["decode_rows_per_s_per_core"], told["encode_rows_per_s_per_core"], told["teacher_rows_per_s"]]
         lines.append([views, *(f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in cells)])
         lines[-1] += [f"{count:,}" for count in cores]
     head = ("views", "decode, rows/s a core", "encode, rows/s a core", "teacher, rows/s")
-    return table((*head, *(f"cores beside {name}" for name in DEVICES)), lines)
+    return table((*head, *(f"cores for {name}" for name in DEVICES)), lines)
 
 
 def devices_table() -> str:
