@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from caev2.errors import ImageUndecodable
 from caev2.extract.prepare import Preparation, PreparedImage
 from caev2.extract.recipes import ExtractRecipe
 from caev2.progress import Progress, Silent
@@ -51,12 +52,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Gives images whose bytes are in memory."""
+    """Gives images whose bytes are in memory, or what their source said instead."""
 
-    data: tuple[bytes, ...]
+    data: tuple[bytes | ImageUndecodable, ...]
 
     def read(self, index: int) -> bytes:
-        return self.data[index]
+        if isinstance(found := self.data[index], ImageUndecodable):
+            raise found
+        return found
+
+
+def _read(source: ImageSource, number: int) -> bytes | ImageUndecodable:
+    try:
+        return source.read(number)
+    except ImageUndecodable as problem:  # a pipe, or a link to nothing
+        return problem
 
 
 def choose_sample(keys: Sequence[str], count: int) -> list[int]:
@@ -85,7 +95,7 @@ def draw_sample(
     numbers = choose_sample(source.keys, count) if source.seekable else range(min(count, len(source)))
     chosen = source.take(numbers)
     begun = time.perf_counter()
-    held = replace(chosen, reader=_Held(tuple(chosen.read(number) for number in range(len(chosen)))))
+    held = replace(chosen, reader=_Held(tuple(_read(chosen, number) for number in range(len(chosen)))))
     read_s = time.perf_counter() - begun
     preparation = Preparation(
         held, recipe.views, range(recipe.first_view, recipe.first_view + recipe.view_count), recipe.crops

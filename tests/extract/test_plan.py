@@ -20,7 +20,7 @@ from caev2.store.images import open_images
 from caev2.store.layout import codes_path, small_arrays
 from caev2.store.manifest import read_manifest
 from tests.commands.invoking import caev2, refusal
-from tests.made_up import EXTRACT, PatchMeans
+from tests.made_up import EXTRACT, PatchMeans, make_photographs
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +224,14 @@ def test_cores_needed_are_those_that_decode_as_fast_as_the_teacher_computes():
     assert rates(cores=10).limit == "decode"  # one of them feeds the device
     assert rates(cores=1).rows_per_s_of(8) == 8000
     assert rates(disk_rows_per_s=2500.0).rows_per_s_of(8) == 2500
+
+
+def test_what_is_no_file_is_undecodable_in_a_sample_too(tmp_path):
+    make_photographs(tmp_path / "images", 4)
+    (tmp_path / "images/class-0/pipe.png").symlink_to(tmp_path / "nowhere")
+    sample = draw_sample(open_images(tmp_path / "images"), EXTRACT)
+    assert [key for key, _ in sample.failures] == ["class-0/pipe.png"]
+    assert len(sample.decoded) == 4
 
 
 class Slow(PatchMeans):
