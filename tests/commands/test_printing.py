@@ -100,15 +100,22 @@ assert "torch" not in sys.modules
     assert "state          sealed" in done.stdout
 
 
-def test_ctrl_c_during_extraction_exits_130_and_the_same_command_goes_on(made, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_during_extraction_leaves_nothing_half_written_and_the_same_command_goes_on(
+    made, tmp_path, number, status, said, workers
+):
     caev2_command = Path(sys.executable).with_name("caev2")
     images = tmp_path / "images"
-    for number in range(4000):
+    for image in range(4000):
         images.mkdir(exist_ok=True)
-        os.link(made / "images/train/class-0/0.png", images / f"{number:04}.png")
+        os.link(made / "images/train/class-0/0.png", images / f"{image:04}.png")
     process = subprocess.Popen(
-        [caev2_command, "extract", images, tmp_path / "store", *EXTRACT[:-3], "--device", "cpu"],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [caev2_command, "extract", images, tmp_path / "store", *EXTRACT[:-3], "--device", "cpu",
+         "--set", f"workers={workers}"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job inherits it ignored
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -116,11 +123,11 @@ def test_ctrl_c_during_extraction_exits_130_and_the_same_command_goes_on(made, t
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)  # as a terminal does, or a batch system: every process gets it
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == "caev2: interrupted. What was finished is kept; the same command goes on."
+    assert err.splitlines()[-1] == f"caev2: {said}. What was finished is kept; the same command goes on."
     assert out == ""
     assert not list((tmp_path / "store").rglob(".tmp/*"))
     assert "is not sealed" in refusal(*train(tmp_path / "store", tmp_path / "run", images))

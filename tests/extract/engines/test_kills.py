@@ -25,7 +25,7 @@ from tests.extract.engines.conftest import files_of
 from tests.extract.engines.test_cluster import tasks_at_work, wait_for
 from tests.made_up import EXTRACT, PatchMeans, make_photographs
 
-RECIPE = dataclasses.replace(EXTRACT, block_images=32, teacher_batch=16, max_failed=0.0)
+RECIPE = dataclasses.replace(EXTRACT, codec="float16", block_images=32, teacher_batch=16)
 IMAGES, VIEWS, UNITS = 2560, 2, 80
 SECONDS_OF_A_BATCH = 0.1  # a unit takes half a second: long enough to be killed in
 
