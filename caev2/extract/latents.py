@@ -116,7 +116,7 @@ class Batches:
         for first in range(0, count, self._at_once):
             images = stacked[first : first + self._at_once].to(self._device, non_blocking=True)
             pieces.append({tap: rows.half() for tap, rows in self._teacher.tokens(images, self._taps).items()})
-        latents = {tap: torch.cat([piece[tap] for piece in pieces])[:count] for tap in self._taps}
+        latents = {tap: _join([piece[tap] for piece in pieces])[:count] for tap in self._taps}
         storable = torch.stack([_are_storable(rows) for rows in latents.values()]).all(0)
         rows = {tap: self._encoders.get(tap, _as_they_are)(values) for tap, values in latents.items()}
         if not self._on_gpu:
@@ -156,6 +156,10 @@ def _is_out_of_memory(problem: RuntimeError) -> bool:
 
 def _are_storable(rows: Float16[Tensor, "view token width"]) -> Bool[Tensor, " view"]:
     return (torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32) < NORM_LIMIT).all(-1)
+
+
+def _join(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 def _as_they_are(latents: Tensor) -> Tensor:

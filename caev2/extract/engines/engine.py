@@ -65,10 +65,10 @@ class Engine(Protocol):
 def decode_workers(wanted: int | None, device: str, devices: int = 1) -> int:
     """Processes that decode and crop for one of some devices of this machine.
 
-    A GPU gets its share of the cores, less one for the process that feeds it. On a CPU the teacher needs the cores
-    itself: half of them are enough even for a small one.
+    A GPU gets its share of the cores, less one for the process that feeds it. A CPU gets all: whoever has nothing to do
+    waits, whether that is a large teacher for crops or the decoders for a small one.
     """
     if wanted is not None:
         return wanted
-    cores = len(os.sched_getaffinity(0))
-    return max(1, cores // 2 if device == "cpu" else cores // devices - 1)
+    cores = len(os.sched_getaffinity(0)) // devices
+    return max(1, cores if device == "cpu" else cores - 1)
