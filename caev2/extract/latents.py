@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float16, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from caev2.errors import TeacherError
@@ -67,7 +67,7 @@ class ImageLatents:
         for forwarded, _ in self.parts:
             forwarded.wait()
         taps = self.parts[0][0].rows
-        return {tap: np.concatenate([part.rows[tap][views].numpy() for part, views in self.parts]) for tap in taps}
+        return {tap: _gathered([part.rows[tap][views].numpy() for part, views in self.parts]) for tap in taps}
 
 
 class Batches:
@@ -115,9 +115,10 @@ class Batches:
         pieces = []
         for first in range(0, count, self._at_once):
             images = stacked[first : first + self._at_once].to(self._device, non_blocking=True)
-            pieces.append({tap: rows.half() for tap, rows in self._teacher.tokens(images, self._taps).items()})
-        latents = {tap: _join([piece[tap] for piece in pieces])[:count] for tap in self._taps}
-        storable = torch.stack([_are_storable(rows) for rows in latents.values()]).all(0)
+            pieces.append(self._teacher.tokens(images, self._taps))
+        tokens = {tap: _join([piece[tap] for piece in pieces])[:count] for tap in self._taps}
+        storable = torch.stack([_are_storable(values) for values in tokens.values()]).all(0)
+        latents = {tap: values.half() for tap, values in tokens.items()}
         rows = {tap: self._encoders.get(tap, _as_they_are)(values) for tap, values in latents.items()}
         if not self._on_gpu:
             return Forwarded(rows, storable, self._at_once, None)
@@ -154,12 +155,17 @@ def _is_out_of_memory(problem: RuntimeError) -> bool:
     return isinstance(problem, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(problem)
 
 
-def _are_storable(rows: Float16[Tensor, "view token width"]) -> Bool[Tensor, " view"]:
-    return (torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32) < NORM_LIMIT).all(-1)
+def _are_storable(latents: Float[Tensor, "view token width"]) -> Bool[Tensor, " view"]:
+    """Asked before they are rounded to float16, which may lengthen a vector by 2^-11."""
+    return (torch.linalg.vector_norm(latents, dim=-1, dtype=torch.float32) < NORM_LIMIT * (1 - 2**-10)).all(-1)
 
 
 def _join(pieces: Sequence[Tensor]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+
+def _gathered(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _as_they_are(latents: Tensor) -> Tensor:
