@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from caev2.errors import StoreMismatch
+from caev2.extract.crop_pool import prepare_in_order
 from caev2.extract.latents import Batches, latents_of_unit
 from caev2.extract.prepare import Preparation
 from caev2.extract.recipes import ExtractRecipe
@@ -87,7 +88,7 @@ def _latents(
     """The first view's row of some images, by tap and number; undecodable images have none."""
     found: dict[str, dict[int, np.ndarray]] = {tap: {} for tap in recipe.taps}
     progress.start("calibrate", len(numbers))
-    prepared = Preparation(source, recipe.views, range(1), recipe.crops).in_order(numbers, workers)
+    prepared = prepare_in_order(Preparation(source, recipe.views, range(1), recipe.crops), numbers, workers)
     for image, latents in latents_of_unit(prepared, batches, recipe.teacher_batch):
         if latents is not None and latents.are_storable():
             for tap, rows in latents.read().items():

@@ -1,6 +1,6 @@
 """From an image's file to its rendered views, in worker processes: one decode for all views."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from caev2.store.pixels.decode import decode_rgb
 from caev2.store.pixels.views import ViewSettings, render_views
 from caev2.store.records import ImageFacts, describe_file
 from caev2.store.unit_writer import fields_of
-from caev2.workers import in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,11 @@ class Preparation:
     crops: CropEncoding | None = None
     """How the store keeps crops; the teacher sees them as they are kept."""
 
+    @property
+    def crop_px(self) -> int:
+        """Side of the crops that the teacher sees."""
+        return self.views.size_px
+
     def prepare(self, image: int) -> PreparedImage:
         """Read, decode and crop one image. What cannot be decoded becomes facts with a reason.
 
@@ -64,21 +68,3 @@ class Preparation:
         fields = tuple(fields_of(view, crop) for (view, _), (crop, _) in zip(drawn, seen, strict=True))
         crops = torch.from_numpy(np.stack([crop for crop, _ in seen]))
         return PreparedImage(image, facts, fields, crops, tuple(kept for _, kept in seen))
-
-    def in_order(self, images: Iterable[int], workers: int) -> Iterator[PreparedImage]:
-        """Prepare images in the given order, ahead of their use if there are workers.
-
-        Args:
-            images: Their numbers; asked for as images are used, at most sixteen a worker ahead.
-            workers: Processes; 0: none but this one.
-
-        Raises:
-            SourceError: A file cannot be read.
-            WorkerDied: A worker was killed.
-        """
-        ahead = max(2, min(16, _IMAGES_AHEAD // max(1, workers)))
-        return in_order(self.prepare, images, workers=workers, ahead=ahead)
-
-
-_IMAGES_AHEAD = 256
-"""Of all workers together: each image holds a file descriptor, and 1024 is how many a process commonly may have."""

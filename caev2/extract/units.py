@@ -15,6 +15,7 @@ from functools import partial
 import torch
 
 from caev2.extract.background import Background
+from caev2.extract.crop_pool import prepare_in_order
 from caev2.extract.encode import Encode, encoder_for
 from caev2.extract.latents import Batches, ImageLatents, latents_of_unit
 from caev2.extract.prepare import Preparation, PreparedImage
@@ -76,9 +77,8 @@ class UnitComputer:
         on_device = self._encoders_on_device()
         batches = Batches(self.teacher, recipe.taps, recipe.teacher_batch, self.device, self.progress, on_device)
         views = range(writer.manifest.first_view, writer.manifest.first_view + writer.manifest.views)
-        prepared = Preparation(self.source, recipe.views, views, recipe.crops).in_order(
-            self._images_of(blocks), self.workers
-        )
+        preparation = Preparation(self.source, recipe.views, views, recipe.crops)
+        prepared = prepare_in_order(preparation, self._images_of(blocks), self.workers)
         with (
             ThreadPoolExecutor(_encoders(), thread_name_prefix="encode") as encoders,
             Background(self._write, ahead=_IMAGES_BEHIND) as writing,
