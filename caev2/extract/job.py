@@ -28,6 +28,8 @@ class Job:
     """What the teacher computes in."""
     workers: int
     """Processes that decode and crop for each device; 0: none but the one that computes."""
+    threads: int
+    """Of the teacher on a CPU: the last bits of its latents may depend on how many there are."""
     teacher: Teacher | None = None
     """Instead of the one that the recipe names."""
     tables_of: Path | None = None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from caev2.errors import StoreError
 from caev2.extract.catalog import parse_name
 from caev2.extract.engines.engine import Engine
@@ -89,6 +91,7 @@ def extract(
         recipe=recipe,
         precision=recipe.precision or default_precision(engine.device),
         workers=engine.workers(recipe.workers),
+        threads=torch.get_num_threads(),
         teacher=teacher,
         tables_of=None if calibration is None else Path(calibration).absolute(),
     )

@@ -8,13 +8,17 @@ and the store under the same paths.
 import importlib.metadata
 import itertools
 import logging
+import os
 import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from caev2.errors import Caev2Error, ConfigError, WorkerDied
 from caev2.extract.engines.engine import decode_workers
@@ -61,8 +65,8 @@ class RayCluster:
             return
         ray = _connect(self.address)
         progress.say("extract: calibrating on a machine of the cluster")
-        task = ray.remote(num_cpus=1 + job.workers, num_gpus=self._gpus)(_calibrate)
-        _result_of(ray, task.remote(job, self.device, _versions()))
+        task = ray.remote(**self.needs(job))(_calibrate)
+        _result_of(ray, task.remote(job, self.device, _here()))
         writer.uncalibrated()  # takes over what was learned
 
     def compute(
@@ -84,9 +88,11 @@ class RayCluster:
         finally:
             crew.dismiss()
 
-    @property
-    def _gpus(self) -> int:
-        return 1 if self.device == "cuda" else 0
+    def needs(self, job: Job) -> dict[str, int]:
+        """What a task asks of a machine: a GPU, or cores for the teacher's threads; and one for each decoder."""
+        if self.device == "cuda":
+            return {"num_cpus": 1 + job.workers, "num_gpus": 1}
+        return {"num_cpus": job.threads + job.workers, "num_gpus": 0}
 
 
 def best_device(address: str) -> str:
@@ -99,7 +105,7 @@ class _Crew:
 
     def __init__(self, ray: ModuleType, cluster: RayCluster, job: Job, blocks: Sequence[int]):
         self._ray, self._device = ray, cluster.device
-        self._needs = {"num_cpus": 1 + job.workers, "num_gpus": 1 if cluster.device == "cuda" else 0}
+        self._needs = cluster.needs(job)
         self._most = min(len(blocks), _MOST_TASKS, cluster.most_tasks or _MOST_TASKS)
         self._job = ray.put(job)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -119,7 +125,7 @@ class _Crew:
         task = self._ray.remote(max_retries=0, **self._needs)(_work)
         while len(self._tasks) < self._most and not self._idle:
             name = uuid.uuid4().hex[:8]
-            self._tasks[task.remote(self._job, name, self._foreman, self._device, _versions())] = name
+            self._tasks[task.remote(self._job, name, self._foreman, self._device, _here())] = name
         if time.monotonic() > self._patient_until:
             self._patient_until = float("inf")
             progress.warn(f"No machine of the Ray cluster has had room yet: a task needs {self._say_needs()}.")
@@ -238,11 +244,11 @@ class _Ask(Silent):
         self._ray.get(self._foreman.leave.remote(self._name))
 
 
-def _work(job: Job, name: str, foreman: Any, device: str, versions: dict[str, str]) -> None:
+def _work(job: Job, name: str, foreman: Any, device: str, there: "_Place") -> None:
     """The body of a task."""
     import ray
 
-    _refuse_other_versions(versions)
+    there.settle(job)
     asked = _Ask(ray, foreman, name)
     blocks = asked.blocks()
     first = next(blocks, None)
@@ -256,9 +262,9 @@ def _work(job: Job, name: str, foreman: Any, device: str, versions: dict[str, st
     asked.leave()
 
 
-def _calibrate(job: Job, device: str, versions: dict[str, str]) -> None:
+def _calibrate(job: Job, device: str, there: "_Place") -> None:
     """The body of the task that lets the codec learn."""
-    _refuse_other_versions(versions)
+    there.settle(job)
     teacher = job.load_teacher(device)
     writer = job.join_store(teacher)
     try:
@@ -267,18 +273,40 @@ def _calibrate(job: Job, device: str, versions: dict[str, str]) -> None:
         writer.close()
 
 
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _DECIDE_PIXELS_AND_LATENTS}
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the command runs; a task has to run in the same surroundings."""
 
+    folder: str
+    """The working directory, which paths may be relative to."""
+    versions: dict[str, str]
+    """Of everything that decides pixels and latents."""
 
-def _refuse_other_versions(wanted: dict[str, str]) -> None:
-    """Pixels and latents of all machines come from the same code, or the store would depend on who did what."""
-    for name, there in _versions().items():
-        if there != wanted[name]:
+    def settle(self, job: Job) -> None:
+        """Make a task's process like the command's.
+
+        Raises:
+            ConfigError: Another version of something is installed, or the folder is missing: else the store would
+                depend on who did what.
+        """
+        for name, there in _here().versions.items():
+            if there != self.versions[name]:
+                raise ConfigError(
+                    f"A machine of the cluster has {name} {there}, the command's has {self.versions[name]}. Install "
+                    "the same versions everywhere."
+                )
+        try:
+            os.chdir(self.folder)
+        except OSError as problem:
             raise ConfigError(
-                f"A machine of the cluster has {name} {there}, this one {wanted[name]}. Install the same versions "
-                "everywhere."
-            )
+                f"A machine of the cluster has no folder {self.folder} ({problem.strerror}). Run the command in one "
+                "that all machines share."
+            ) from None
+        torch.set_num_threads(job.threads)
+
+
+def _here() -> _Place:
+    return _Place(str(Path.cwd()), {name: importlib.metadata.version(name) for name in _DECIDE_PIXELS_AND_LATENTS})
 
 
 def _connect(address: str) -> ModuleType:

@@ -69,9 +69,7 @@ class ManyDevices:
         try:
             for device in self.devices[: len(blocks)]:
                 ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_work, args=(job, device, theirs, torch.get_num_threads()), name=device
-                )
+                process = context.Process(target=_work, args=(job, device, theirs), name=device)
                 process.start()
                 theirs.close()
                 crew[ours] = process
@@ -166,11 +164,11 @@ class _Parent(Silent):
             self._connection.send(message)
 
 
-def _work(job: Job, device: str, connection: Connection, threads: int) -> None:
+def _work(job: Job, device: str, connection: Connection) -> None:
     """The body of a worker process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the parent ends first, and this pipe with it
-    torch.set_num_threads(threads)  # as in the parent: on a CPU the last bits may depend on it
+    torch.set_num_threads(job.threads)
     parent = _Parent(connection)
     with suppress(BrokenPipeError, EOFError, ConnectionResetError):  # the parent is gone, or wants no more
         try:

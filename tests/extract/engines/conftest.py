@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from caev2.extract.recipes import DEMO
 from caev2.extract.run import extract
@@ -21,12 +22,21 @@ def files_of(store: Path) -> dict[str, bytes]:
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package", autouse=True)
+def one_thread():
+    """Small tasks for small clusters; and bits that are the same wherever the tests run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="package")
 def photographs(tmp_path_factory) -> Path:
     return make_photographs(tmp_path_factory.mktemp("engines") / "images", IMAGES)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def undisturbed(photographs, tmp_path_factory) -> dict[str, bytes]:
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     extract(photographs, store, RECIPE)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from caev2.errors import WorkerDied
 from caev2.extract.engines.cluster import RayCluster
@@ -42,6 +43,7 @@ class Slow(PatchMeans):
 def compute(images: Path, store: Path, calls: Path, engine: Engine, part: Part | None) -> None:
     """The body of a command's process."""
     os.setpgid(0, 0)
+    torch.set_num_threads(1)
     try:
         extract(images, store, RECIPE, teacher=Slow(calls), engine=engine, part=part)
     except WorkerDied:
@@ -92,7 +94,7 @@ def test_fifty_kills_over_all_engines_leave_the_bytes_of_an_undisturbed_run(tmp_
             )
             before = calls.stat().st_size if calls.exists() else 0
             command.start()
-            wait_for(lambda: not command.is_alive() or (calls.exists() and calls.stat().st_size > before))  # noqa: B023
+            wait_for(lambda: not command.is_alive() or (calls.exists() and calls.stat().st_size > before), seconds=180)  # noqa: B023
             time.sleep(chance.uniform(0, 0.7))
             victim, is_command = command.pid, True
             if name == DEVICES and number % 2 and (workers := children_of(command.pid)):
