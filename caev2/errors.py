@@ -4,7 +4,8 @@
     ├── ConfigError            a recipe, key, value or name that cannot be used
     ├── SourceError            images that are missing, empty or not what they were
     │   ├── ImageUndecodable   one file is no image, or a damaged one
-    │   └── PixelDrift         the student would see other pixels than the teacher saw
+    │   ├── PixelDrift         the student would see other pixels than the teacher saw
+    │   └── SourceUnreachable  the server that images lie on does not answer, or refuses
     ├── StoreError             a store of targets cannot be used
     │   ├── StoreMismatch      it holds something else than what was asked for
     │   ├── StoreIncomplete    it has not been sealed
@@ -40,6 +41,10 @@ class ImageUndecodable(SourceError):
 
 class PixelDrift(SourceError):
     """The student would see other pixels than the teacher saw."""
+
+
+class SourceUnreachable(SourceError):
+    """The server that images lie on does not answer, or refuses."""
 
 
 class StoreError(Caev2Error):

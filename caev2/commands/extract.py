@@ -7,6 +7,7 @@ import click
 
 from caev2.commands.engines import pick_engine
 from caev2.commands.invocation import (
+    IMAGES,
     LOCAL,
     bars,
     common_options,
@@ -17,10 +18,11 @@ from caev2.commands.invocation import (
     set_option,
 )
 from caev2.commands.planning import print_plan
+from caev2.store.sources.at_url import ImagesUrl
 
 
 @click.command(epilog=example("extract photographs photographs.caev2 --recipe base-300e"))
-@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("images", type=IMAGES)
 @click.argument("store", type=LOCAL)
 @click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
 @click.option("--teacher", default=None, help="Overrides the recipe's teacher.")
@@ -62,7 +64,7 @@ from caev2.commands.planning import print_plan
 @set_option
 @common_options
 def extract(
-    images: Path,
+    images: Path | ImagesUrl,
     store: Path,
     recipe: str,
     teacher: str | None,

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from caev2.errors import Caev2Error
+from caev2.errors import Caev2Error, ConfigError
 from caev2.store.remote.cache import CacheSettings
 from caev2.store.remote.paths import DEFAULT_CACHE, StorePath, open_remote
+from caev2.store.sources.at_url import ImagesUrl
 
 if TYPE_CHECKING:
     from caev2.terminal import Bars
@@ -134,15 +135,33 @@ class _StoreType(click.ParamType):
         """The path, of which nothing is read yet."""
         if not isinstance(value, str) or "://" not in value:
             return Path(value)
-        folder, limit = os.environ.get(CACHE), os.environ.get(CACHE_GB)
-        try:
-            limit_bytes = DEFAULT_CACHE.limit_bytes if limit is None else int(float(limit) * 1e9)
-        except (ValueError, OverflowError):
-            self.fail(f"{CACHE_GB} is {limit!r}; give a number of gigabytes.", param, ctx)
-        settings = CacheSettings(
-            folder=Path(folder).expanduser() if folder else DEFAULT_CACHE.folder, limit_bytes=limit_bytes
-        )
-        return open_remote(value, settings)
+        return open_remote(value, cache_settings())
+
+
+class _ImagesType(click.ParamType):
+    """Where images lie: a path or a pattern of paths, or such a URL."""
+
+    name = "images"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | ImagesUrl:
+        """The place, of which nothing is read yet."""
+        if not isinstance(value, str) or "://" not in value:
+            return value if isinstance(value, ImagesUrl) else Path(value)
+        return ImagesUrl(value, cache_settings())
+
+
+def cache_settings() -> CacheSettings:
+    """Where copies of what lies at URLs are kept, as the environment says.
+
+    Raises:
+        ConfigError: The limit is no number.
+    """
+    folder, limit = os.environ.get(CACHE), os.environ.get(CACHE_GB)
+    try:
+        limit_bytes = DEFAULT_CACHE.limit_bytes if limit is None else int(float(limit) * 1e9)
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{CACHE_GB} is {limit!r}; give a number of gigabytes.") from None
+    return CacheSettings(folder=Path(folder).expanduser() if folder else DEFAULT_CACHE.folder, limit_bytes=limit_bytes)
 
 
 class _LocalType(click.ParamType):
@@ -161,9 +180,9 @@ class _LocalType(click.ParamType):
         return Path(value)
 
 
-STORE, LOCAL = _StoreType(), _LocalType()
+STORE, LOCAL, IMAGES = _StoreType(), _LocalType(), _ImagesType()
 CACHE, CACHE_GB = "CAEV2_CACHE", "CAEV2_CACHE_GB"
-"""Variables of the environment: where copies of stores at URLs are kept, and how many gigabytes."""
+"""Variables of the environment: where copies of stores and images at URLs are kept, and how many gigabytes."""
 
 
 def common_options(command: Callable) -> Callable:
@@ -178,8 +197,6 @@ def pick_device(name: str | None) -> str:
         ConfigError: There is no such device.
     """
     import torch
-
-    from caev2.errors import ConfigError
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from caev2.commands.invocation import (
+    IMAGES,
     LOCAL,
     STORE,
     bars,
@@ -18,6 +19,7 @@ from caev2.commands.invocation import (
     set_option,
 )
 from caev2.store.remote.paths import StorePath
+from caev2.store.sources.at_url import ImagesUrl
 
 
 @click.command(epilog=example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))
@@ -25,7 +27,7 @@ from caev2.store.remote.paths import StorePath
 @click.argument("run", type=LOCAL)
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     default=None,
     help="What the store was extracted from; a store that keeps its crops needs none.",
 )
@@ -43,7 +45,7 @@ from caev2.store.remote.paths import StorePath
 def pretrain(
     store: StorePath,
     run: Path,
-    images: Path | None,
+    images: Path | ImagesUrl | None,
     recipe: str,
     resume: Literal["auto", "never"],
     init_from: Path | None,

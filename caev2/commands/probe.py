@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from caev2.commands.invocation import bars, common_options, example, pick_device
+from caev2.commands.invocation import IMAGES, bars, common_options, example, pick_device
+from caev2.store.sources.at_url import ImagesUrl
 
 
 @click.command(epilog=example("probe runs/base labelled-photographs"))
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[RUN] IMAGES")
+@click.argument("paths", nargs=-1, required=True, type=IMAGES, metavar="[RUN] IMAGES")
 @click.option("--random-init", metavar="RECIPE", default=None, help="Also an untrained student of this recipe.")
 @click.option("--teacher", default=None, help="Also this teacher; for a run, where the weights of its teacher are.")
 @click.option("--pixels", type=int, default=None, metavar="SIZE", help="Also the pixels themselves, at this size.")
@@ -24,7 +25,7 @@ from caev2.commands.invocation import bars, common_options, example, pick_device
 @click.option("--seed", default=0, show_default=True, help="Of the held-out tenth, the heads and --random-init.")
 @common_options
 def probe(
-    paths: tuple[Path, ...],
+    paths: tuple[Path | ImagesUrl, ...],
     random_init: str | None,
     teacher: str | None,
     pixels: int | None,
@@ -47,10 +48,11 @@ def probe(
     from caev2.eval import run as stage
     from caev2.terminal import print_json
 
-    *runs, images = paths
-    if len(runs) > 1 or not (runs or random_init or teacher or pixels is not None):
+    *named, images = paths
+    runs = [run for run in named if isinstance(run, Path)]
+    if len(named) > 1 or len(named) > len(runs) or not (runs or random_init or teacher or pixels is not None):
         raise ConfigError(
-            f"Name what to probe and the images: `caev2 probe RUN IMAGES`, with one run, not {len(runs)}; or "
+            f"Name what to probe and the images: `caev2 probe RUN IMAGES`, with one run, not {len(named)}; or "
             "--random-init RECIPE, --teacher NAME, --pixels SIZE in place of RUN or added to it."
         )
     if only and not runs:

@@ -16,7 +16,7 @@ from caev2.eval.knn import knn_predict
 from caev2.eval.linear import hold_out, linear_probe
 from caev2.eval.result import Judged, ProbeResult
 from caev2.progress import Progress, Silent
-from caev2.store.images import ImageSource, open_images
+from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.decode import Orientation
 
 RESIZE_RATIO = 256 / 224
@@ -28,7 +28,7 @@ _ROLES = ("pixels", "random start", "student", "teacher")  # from the least to t
 
 def probe(
     entrants: Sequence[Entrant],
-    images: Path | str,
+    images: Place,
     *,
     kinds: Sequence[str] = KINDS,
     resize_px: int | None = None,
@@ -139,7 +139,7 @@ def _reason_missing(entrant: Entrant, device: str) -> str | None:
     return None
 
 
-def open_splits(images: Path | str) -> tuple[ImageSource, ImageSource]:
+def open_splits(images: Place) -> tuple[ImageSource, ImageSource]:
     """The labelled train and val images of a data set.
 
     Raises:
@@ -147,8 +147,8 @@ def open_splits(images: Path | str) -> tuple[ImageSource, ImageSource]:
     """
     train, val = open_images(images, "train"), open_images(images, "val")
     if train.split is None:
-        folders = [Path(images) / split for split in ("train", "val")]
-        missing = next((folder for folder in folders if not folder.is_dir()), folders[0])
+        folders = [f"{images}/{split}" for split in ("train", "val")]
+        missing = next((folder for folder in folders if not Path(folder).is_dir()), folders[0])
         raise SourceError(
             f"A probe needs {folders[0]}/CLASS and {folders[1]}/CLASS, or tars or tables that have train and val in "
             f"their names, but there is no {missing}, nor such a pair of tars or tables."

@@ -17,7 +17,7 @@ from caev2.extract.tally import Tally
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.progress import Progress, Silent
 from caev2.store.disk import try_writing
-from caev2.store.images import ImageSource, open_images
+from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.layout import SCRATCH
 from caev2.store.manifest import Manifest
 from caev2.store.writer import StoreWriter, is_whole
@@ -41,7 +41,7 @@ class ExtractResult:
 
 
 def extract(
-    images: ImageSource | Path | str,
+    images: ImageSource | Place,
     store: Path | str,
     recipe: ExtractRecipe,
     *,

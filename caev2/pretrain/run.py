@@ -27,7 +27,7 @@ from caev2.pretrain.start import starting_student
 from caev2.pretrain.step import StepFigures, tensor_cores, train_step
 from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
-from caev2.store.images import ImageSource, open_images
+from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.replay import open_crops
 from caev2.store.reader import Store
 from caev2.store.remote.paths import StorePath
@@ -53,7 +53,7 @@ def pretrain(
     run: Path | str,
     recipe: PretrainRecipe,
     *,
-    images: ImageSource | Path | str | None = None,
+    images: ImageSource | Place | None = None,
     device: str = "cpu",
     resume: Literal["auto", "never"] = "auto",
     init_from: Path | str | None = None,
@@ -109,14 +109,12 @@ def pretrain(
         return _train(training, recipe, batches, decoder, schedule, precision, device, progress, stop_after)
 
 
-def _batches(
-    recipe: PretrainRecipe, store: Store, images: ImageSource | Path | str | None, order: RowOrder
-) -> StepBatches:
+def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Place | None, order: RowOrder) -> StepBatches:
     keeps_crops = store.manifest.spec.crops is not None
     source = None if keeps_crops or images is None else images
     return StepBatches(
         store=store,
-        crops=open_crops(store, open_images(source) if isinstance(source, (Path, str)) else source),
+        crops=open_crops(store, source if source is None or isinstance(source, ImageSource) else open_images(source)),
         order=order,
         model=recipe.model,
         mask=recipe.mask,

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from caev2.commands.invocation import (
+    IMAGES,
     LOCAL,
     bars,
     common_options,
@@ -14,18 +15,19 @@ from caev2.commands.invocation import (
     print_result,
     quiet_option,
 )
+from caev2.store.sources.at_url import ImagesUrl
 
 
 @click.command("extend", epilog=example("store extend photographs.caev2 --images photographs --views 8"))
 @click.argument("store", type=LOCAL)
-@click.option("--images", type=click.Path(path_type=Path), required=True, help="What the store was extracted from.")
+@click.option("--images", type=IMAGES, required=True, help="What the store was extracted from.")
 @click.option("--views", type=click.IntRange(1), required=True, help="How many views it is to have.")
 @click.option("--weights", default=None, help="Name of the teacher, where its weights lie in a file.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes that decode and crop.")
 @common_options
 def store_extend(
     store: Path,
-    images: Path,
+    images: Path | ImagesUrl,
     views: int,
     weights: str | None,
     workers: int,

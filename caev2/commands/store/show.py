@@ -4,15 +4,14 @@ from pathlib import Path
 
 import click
 
-from caev2.commands.invocation import STORE, example, json_option, print_result
+from caev2.commands.invocation import IMAGES, STORE, example, json_option, print_result
 from caev2.store.remote.paths import StorePath
+from caev2.store.sources.at_url import ImagesUrl
 
 
 @click.command("show", epilog=example("store show photographs.caev2 --images photographs"))
 @click.argument("store", type=STORE)
-@click.option(
-    "--images", type=click.Path(path_type=Path), help="What the store was extracted from, unless it keeps its crops."
-)
+@click.option("--images", type=IMAGES, help="What the store was extracted from, unless it keeps its crops.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("store.png"), show_default=True, help="A PNG file."
 )
@@ -23,7 +22,7 @@ from caev2.store.remote.paths import StorePath
 @json_option
 def store_show(
     store: StorePath,
-    images: Path | None,
+    images: Path | ImagesUrl | None,
     out: Path,
     target: str | None,
     count: int,

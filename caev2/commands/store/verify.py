@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caev2.commands.invocation import (
+    IMAGES,
     REFUSED,
     STORE,
     bars,
@@ -19,6 +20,7 @@ from caev2.commands.invocation import (
     quiet_option,
 )
 from caev2.store.remote.paths import StorePath
+from caev2.store.sources.at_url import ImagesUrl
 
 if TYPE_CHECKING:
     from caev2.extract.recheck import Recheck
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @click.command("verify", epilog=example("store verify photographs.caev2 --images photographs"))
 @click.argument("store", type=STORE)
-@click.option("--images", type=click.Path(path_type=Path), default=None, help="Also compare the pixels of every view.")
+@click.option("--images", type=IMAGES, default=None, help="Also compare the pixels of every view.")
 @click.option("--teacher", "rows", type=click.IntRange(1), default=None, help="Also run the teacher again on N rows.")
 @click.option("--weights", default=None, help="Name of the teacher, where its weights lie in a file.")
 @json_option
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 @device_option
 def store_verify(
     store: StorePath,
-    images: Path | None,
+    images: Path | ImagesUrl | None,
     rows: int | None,
     weights: str | None,
     as_json: bool,
@@ -52,7 +54,7 @@ def store_verify(
 
 def _verify(
     store: StorePath,
-    images: Path | None,
+    images: Path | ImagesUrl | None,
     rows: int | None,
     weights: str | None,
     as_json: bool,

@@ -24,18 +24,19 @@ Described = tuple[int, str]
 """Size in bytes and xxh3-128 of a file."""
 
 
-class RemoteStore:
-    """A store at a URL, and the copies of its files.
+class RemoteFolder:
+    """A folder at a URL.
 
     Args:
-        url: Of its folder.
+        url: Of the folder.
         settings: Of the cache.
     """
 
+    unreachable: type[Caev2Error] = StoreUnreachable
+    """What is raised when the server does not answer, or refuses."""
+
     def __init__(self, url: str, settings: CacheSettings):
         self.url, self.settings = url, settings
-        self._copies: Cache | None = None
-        self._manifest = b""
 
     def url_of(self, inside: PurePosixPath) -> str:
         """The URL of a file."""
@@ -50,7 +51,7 @@ class RemoteStore:
         import fsspec
 
         try:
-            return fsspec.url_to_fs(self.url)
+            return fsspec.url_to_fs(self.url, **_options(self.url))
         except ImportError as problem:
             extra = 'pip install "caev2[s3]"' if self.url.startswith("s3") else "the package that it names"
             raise ConfigError(f"{self.url} cannot be opened: {problem}. Install {extra}.") from None
@@ -58,6 +59,56 @@ class RemoteStore:
             raise ConfigError(
                 f"{self.url} cannot be opened: {problem}. Give a URL of a kind that fsspec knows."
             ) from None
+
+    def attempt(self, name: str, action: Callable[[Any, str], Result], verb: str = "read") -> Result:
+        """Do something with a file at the URL, several times if need be.
+
+        Args:
+            name: Which file.
+            action: Is given fsspec's file system and the path there.
+            verb: What is done, for messages.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            StoreCorrupt: Time and again it is another one than it should be.
+            StoreUnreachable: Or what this kind of folder has in place of it.
+        """
+        problem: Exception | None = None
+        for wait_s in (0.0, *_WAITS_S):
+            time.sleep(wait_s)
+            try:
+                fs, folder = self.file_system()
+                return action(fs, f"{folder}/{name}")
+            except Caev2Error:
+                raise
+            except Exception as failure:  # noqa: BLE001 - drivers raise classes of their own: aiohttp's, httpx's, botocore's
+                problem = _meant(failure)
+            if isinstance(problem, FileNotFoundError):
+                raise problem
+            if isinstance(problem, PermissionError):
+                raise self.unreachable(
+                    f"{self.url}/{name} may not be {verb}: {problem}. Look at the credentials and at what they allow."
+                )
+        if isinstance(problem, _Differs):
+            raise StoreCorrupt(f"{self.url}/{name} is not what was written: {problem}. Copy it there again.")
+        raise self.unreachable(
+            f"{self.url}/{name} could not be {verb}, {len(_WAITS_S) + 1} times: {problem}. When the server answers "
+            "again, run the same command again."
+        )
+
+
+class RemoteStore(RemoteFolder):
+    """A store at a URL, and the copies of its files.
+
+    Args:
+        url: Of its folder.
+        settings: Of the cache.
+    """
+
+    def __init__(self, url: str, settings: CacheSettings):
+        super().__init__(url, settings)
+        self._copies: Cache | None = None
+        self._manifest = b""
 
     @property
     def cache(self) -> Cache:
@@ -69,7 +120,7 @@ class RemoteStore:
         """
         if self._copies is None:
             try:
-                manifest = self._attempt(_MANIFEST, lambda fs, path: fs.cat_file(path))
+                manifest = self.attempt(_MANIFEST, lambda fs, path: fs.cat_file(path))
             except FileNotFoundError:
                 raise StoreMismatch(
                     f"There is no store at {self.url}: it has no {_MANIFEST}. Look at the URL; or put a store there "
@@ -106,7 +157,7 @@ class RemoteStore:
 
     def fetch(self, name: str, part: Path, described: Described | None) -> None:
         """Write a file of the store to a local path; raises what `copy_of` does."""
-        self._attempt(name, lambda fs, path: _fetch_once(fs, path, part, described))
+        self.attempt(name, lambda fs, path: _fetch_once(fs, path, part, described))
         if name.startswith("units/"):
             self._refuse_change()
 
@@ -122,37 +173,10 @@ class RemoteStore:
                 "same command again, with the store as it is now."
             )
 
-    def _attempt(self, name: str, action: Callable[[Any, str], Result], verb: str = "read") -> Result:
-        """Do something with a file at the URL, several times if need be."""
-        problem: Exception | None = None
-        for wait_s in (0.0, *_WAITS_S):
-            time.sleep(wait_s)
-            try:
-                fs, folder = self.file_system()
-                return action(fs, f"{folder}/{name}")
-            except FileNotFoundError:
-                raise
-            except PermissionError as refused:
-                raise StoreUnreachable(
-                    f"{self.url}/{name} may not be {verb}: {refused}. Look at the credentials and at what they allow."
-                ) from None
-            except _Differs as differs:
-                problem = differs
-            except Caev2Error:
-                raise
-            except Exception as failure:  # noqa: BLE001 - drivers raise classes of their own: aiohttp's, httpx's, botocore's
-                problem = failure
-        if isinstance(problem, _Differs):
-            raise StoreCorrupt(f"{self.url}/{name} is not what was written: {problem}. Copy it there again.")
-        raise StoreUnreachable(
-            f"{self.url}/{name} could not be {verb}, {len(_WAITS_S) + 1} times: {problem}. When the server answers "
-            "again, run the same command again."
-        )
-
     def read_afresh(self, name: str) -> bytes | None:
         """The content of a file as it is now, past the cache; none if there is no such file."""
         try:
-            return self._attempt(name, lambda fs, path: fs.cat_file(path))
+            return self.attempt(name, lambda fs, path: fs.cat_file(path))
         except FileNotFoundError:
             return None
 
@@ -169,7 +193,7 @@ class RemoteStore:
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.put_file(str(file), path)
 
-        self._attempt(name, put, "written")
+        self.attempt(name, put, "written")
 
     def sizes(self) -> dict[str, int]:
         """The size of every file at the URL, by its path in the store."""
@@ -180,7 +204,7 @@ class RemoteStore:
             return {os.path.relpath(name, path): facts["size"] for name, facts in found.items()}
 
         try:
-            return self._attempt("", find)
+            return self.attempt("", find)
         except FileNotFoundError:
             return {}
 
@@ -192,7 +216,7 @@ class RemoteStore:
             return sorted(os.path.relpath(found, path) for found in fs.find(path.rstrip("/")))
 
         name = "" if inside == PurePosixPath() else str(inside)
-        return [inside / found for found in self._attempt(name, find)]
+        return [inside / found for found in self.attempt(name, find)]
 
     def forget(self, inside: PurePosixPath) -> None:
         """Remove the copy of a file."""
@@ -201,6 +225,30 @@ class RemoteStore:
 
 class _Differs(Exception):
     """A fetched file is not the one that was recorded."""
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What a kind of URL needs beside fsspec's own choices."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    # aiohttp gives every request five minutes in all, which is little for a large file: silence alone is limited here
+    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
+
+
+def _meant(failure: Exception) -> Exception:
+    """What a failure means. Over HTTP fsspec says of any that there is no such file, and what happened is its cause."""
+    cause = failure.__cause__
+    over_http = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp")
+    if isinstance(failure, FileNotFoundError) and isinstance(cause, Exception) and over_http:
+        failure = cause
+    status = getattr(failure, "status", None)
+    if status in (404, 410):
+        return FileNotFoundError(errno.ENOENT, f"the server says {status}")
+    if status in (401, 403):
+        return PermissionError(f"the server says {status}")
+    return failure
 
 
 def _fetch_once(fs: Any, path: str, part: Path, described: Described | None) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
-from caev2.errors import ConfigError, StoreError, StoreUnreachable
+from caev2.errors import ConfigError, OutputError, StoreError
 from caev2.store.remote.cache import CacheSettings
 from caev2.store.remote.fetching import Described, RemoteStore
 
@@ -47,15 +47,8 @@ class RemotePath:
         return os.fspath(self.root.copy_of(self.inside))
 
     def _with_copy(self, action: Callable[[Path], Result], described: Described | None = None) -> Result:
-        """Do something with the copy, fetched again if another process makes room at this very moment."""
-        for _ in range(_VANISHING):
-            copy = self.root.copy_of(self.inside, described)
-            with contextlib.suppress(FileNotFoundError):
-                return action(copy)
-        raise StoreUnreachable(
-            f"Copies of {self} vanish as soon as they are fetched. Let the cache hold more, or give it a folder of its "
-            "own."
-        )
+        """Do something with the copy, which has to be what was described."""
+        return use_copy(lambda: self.root.copy_of(self.inside, described), action, self)
 
     def __truediv__(self, other: str) -> "RemotePath":
         return RemotePath(self.root, self.inside / other)
@@ -129,6 +122,27 @@ class RemotePath:
             below = path.relative_to(self).parts
             if len(below) == len(parts) and all(map(fnmatch.fnmatch, below, parts)):
                 yield path
+
+
+def use_copy(copy_of: Callable[[], Path], action: Callable[[Path], Result], place: object) -> Result:
+    """Do something with a copy, fetched again if another process makes room at this very moment.
+
+    Args:
+        copy_of: Fetches the copy, unless it is there.
+        action: What is done.
+        place: What it is a copy of, for messages.
+
+    Raises:
+        OutputError: It vanishes time and again.
+    """
+    for _ in range(_VANISHING):
+        copy = copy_of()
+        with contextlib.suppress(FileNotFoundError):
+            return action(copy)
+    raise OutputError(
+        f"Copies of {place} vanish as soon as they are fetched. Let the cache hold more, or give it a folder of its "
+        "own."
+    )
 
 
 StorePath = Path | RemotePath
@@ -211,7 +225,12 @@ def prefetch(action: Callable[[], Iterable[tuple[RemotePath, Described]]]) -> No
     Args:
         action: Names the files, which may need other files; it runs in a thread, too.
     """
-    _pool().submit(_prefetch_all, action)
+    in_background(lambda: _prefetch_all(action))
+
+
+def in_background(action: Callable[[], None]) -> None:
+    """Do something in a thread that fetches; what fails there will be met again when it is wanted."""
+    _pool().submit(action)
 
 
 def _prefetch_all(action: Callable[[], Iterable[tuple[RemotePath, Described]]]) -> None:

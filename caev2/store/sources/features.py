@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caev2.errors import SourceError
+from caev2.store.sources.at_url import SourcePath
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ class Features:
     """In the order of their numbers; none: the table does not name them."""
 
 
-def find_features(path: Path, schema: "pa.Schema", column: str | None) -> Features:
+def find_features(path: SourcePath, schema: "pa.Schema", column: str | None) -> Features:
     """Find the columns of a table.
 
     Images are in the column that is asked for; else in the one that the table's Hugging Face metadata call an image;
@@ -62,7 +62,7 @@ def find_features(path: Path, schema: "pa.Schema", column: str | None) -> Featur
     )
 
 
-def _read_metadata(path: Path, schema: "pa.Schema") -> dict[str, Any]:
+def _read_metadata(path: SourcePath, schema: "pa.Schema") -> dict[str, Any]:
     """What `datasets` wrote of each column; empty where it wrote nothing."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:

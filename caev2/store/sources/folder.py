@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from caev2.errors import ImageUndecodable, SourceError
+from caev2.store.sources.at_url import SourcePath, on_disk
 from caev2.store.sources.keys import key_of, refuse_equal_keys
 from caev2.store.sources.labels import label_by_folder
 from caev2.store.sources.source import ImageSource, Split, cannot_read
@@ -29,7 +30,7 @@ _KINDS = {
 class FileReader:
     """Images that have a file each."""
 
-    root: Path
+    root: SourcePath
     paths: tuple[str, ...]
     strange: Mapping[str, str] = field(default_factory=dict)
     """What is no file, by its path, and why."""
@@ -47,7 +48,7 @@ class FileReader:
         return read_file(self.root / name)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: SourcePath) -> bytes:
     """The bytes of a file. Nothing is read of pipes and the like: they may never end.
 
     Raises:
@@ -55,18 +56,22 @@ def read_file(path: Path) -> bytes:
         SourceError: It has vanished or may not be read.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ImageUndecodable(_say_kind(found.st_mode))
-        if found.st_size > _MOST_BYTES:
-            raise ImageUndecodable(f"the file has {found.st_size:,} bytes, more than any image that is decoded")
-        return path.read_bytes()
+        return on_disk(path, _read)
     except OSError as problem:
         raise cannot_read(path, problem) from None
 
 
+def _read(path: Path) -> bytes:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageUndecodable(_say_kind(found.st_mode))
+    if found.st_size > _MOST_BYTES:
+        raise ImageUndecodable(f"the file has {found.st_size:,} bytes, more than any image that is decoded")
+    return path.read_bytes()
+
+
 def open_folder(
-    root: Path, names: Sequence[str], split: Split | None, strange: Mapping[str, str] | None = None
+    root: SourcePath, names: Sequence[str], split: Split | None, strange: Mapping[str, str] | None = None
 ) -> ImageSource:
     """The source of the images with these paths below a folder.
 
@@ -87,7 +92,7 @@ def open_folder(
     return ImageSource(root=root, keys=keys, paths=paths, labels=labels, classes=classes, reader=reader, split=split)
 
 
-def files_below(root: Path) -> tuple[list[str], dict[str, str]]:
+def files_below(root: SourcePath) -> tuple[list[str], dict[str, str]]:
     """What lies below a folder and is no folder, by relative path; and of what is no file, why it is none.
 
     Links are followed but not upwards, hidden names passed over.
@@ -95,6 +100,8 @@ def files_below(root: Path) -> tuple[list[str], dict[str, str]]:
     Raises:
         SourceError: A folder cannot be read.
     """
+    if not isinstance(root, Path):
+        return list(root.names_below()), {}
     names: list[str] = []
     strange: dict[str, str] = {}
     top = os.path.realpath(root)

@@ -3,9 +3,9 @@
 import itertools
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 from caev2.errors import SourceError
+from caev2.store.sources.at_url import SourcePath
 
 
 def key_of(name: str) -> str:
@@ -14,7 +14,7 @@ def key_of(name: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def refuse_equal_keys(root: Path, keys: Sequence[str]) -> None:
+def refuse_equal_keys(root: SourcePath, keys: Sequence[str]) -> None:
     """Check that sorted keys differ.
 
     Raises:

@@ -16,7 +16,7 @@ from caev2.errors import SourceError, UnsafeFile
 from caev2.store.sources.folder import FileReader
 from caev2.store.sources.keys import key_of, refuse_equal_keys
 from caev2.store.sources.labels import label_by_folder, label_by_text
-from caev2.store.sources.source import ImageSource, Split
+from caev2.store.sources.source import ImageSource, Split, cannot_read
 
 LIST_SUFFIXES = (".txt", ".tsv", ".lst")
 
@@ -46,7 +46,7 @@ def _read_lines(file: Path) -> list[tuple[str, str | None]]:
     try:
         text = file.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as problem:
-        raise SourceError(f"cannot read {file}: {problem.strerror}") from None
+        raise cannot_read(file, problem) from None
     found = []
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.rstrip("\r")

@@ -38,12 +38,12 @@ def expand(pattern: str) -> tuple[Path, list[str]]:
     folder, slash, rest = pattern[:first].rpartition("/")
     root = Path(folder + slash)
     names: dict[str, None] = {}
-    for one in _expand_braces((rest + pattern[first:]).lstrip("/"), pattern):
+    for one in expand_braces((rest + pattern[first:]).lstrip("/"), pattern):
         names.update(dict.fromkeys(_find(root, one, pattern)))
     return root, sorted(names)
 
 
-def _expand_braces(text: str, pattern: str) -> list[str]:
+def expand_braces(text: str, pattern: str) -> list[str]:
     """What a text with braces stands for, as a shell would say: `{a,b}` and `{08..11}`, one within another, too."""
     opened = text.find("{")
     if opened < 0:
@@ -54,8 +54,8 @@ def _expand_braces(text: str, pattern: str) -> list[str]:
     if len(alternatives) == 1 and (numbers := _RANGE.fullmatch(alternatives[0])):
         inner = _count(numbers[1], numbers[2], pattern)
     else:
-        inner = [found for one in alternatives for found in _expand_braces(one, pattern)]
-    rests = _expand_braces(text[closed + 1 :], pattern)
+        inner = [found for one in alternatives for found in expand_braces(one, pattern)]
+    rests = expand_braces(text[closed + 1 :], pattern)
     if len(inner) * len(rests) > _MOST_FILES:
         raise _too_many(pattern)
     return [text[:opened] + one + rest for one in inner for rest in rests]

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from caev2.errors import SourceError
 from caev2.store.index import Listing, digest_listing
+from caev2.store.sources.at_url import SourcePath
 
 Split = Literal["train", "val"]
 
@@ -33,7 +33,7 @@ class ImageSource:
     so that the same images have the same keys everywhere.
     """
 
-    root: Path
+    root: SourcePath
     """Where all of it lies."""
     keys: tuple[str, ...]
     """One an image, sorted by code point."""

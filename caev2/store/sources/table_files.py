@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from caev2.errors import SourceError
+from caev2.store.sources.at_url import SourcePath, on_disk
+from caev2.store.sources.source import cannot_read
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,31 +39,37 @@ class TableFile(Protocol):
         ...
 
 
-def open_table(path: Path) -> TableFile:
+def open_table(path: SourcePath) -> TableFile:
     """A parquet or an arrow file, open.
 
     Raises:
         SourceError: It cannot be read.
     """
-    return _told(path, lambda: (ParquetTable if path.suffix.lower() == ".parquet" else ArrowTable)(path))
+    table = ParquetTable if path.name.lower().endswith(".parquet") else ArrowTable
+    return _told(path, lambda: on_disk(path, lambda file: table(file, path)))
 
 
-def _told(path: Path, action: Callable[[], Result]) -> Result:
+def _told(path: SourcePath, action: Callable[[], Result]) -> Result:
     import pyarrow as pa
 
     try:
         return action()
     except (OSError, pa.ArrowException, KeyError, EOFError) as problem:
-        raise SourceError(f"cannot read {path}: {' '.join(str(problem).split())}. Restore it.") from None
+        raise cannot_read(path, " ".join(str(problem).split()).rstrip(".")) from None
 
 
 class ParquetTable:
-    """A parquet file. A value is found by reading its row group, of which the last ones used are kept."""
+    """A parquet file. A value is found by reading its row group, of which the last ones used are kept.
 
-    def __init__(self, path: Path):
+    Args:
+        path: Of the file or its copy.
+        named: What it is called in messages.
+    """
+
+    def __init__(self, path: Path, named: SourcePath):
         from pyarrow import parquet
 
-        self._path, self._file = path, parquet.ParquetFile(path)
+        self._path, self._file = named, parquet.ParquetFile(path)
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
         self._starts, start = [], 0
         for group in range(self._file.num_row_groups):
@@ -95,12 +102,17 @@ class ParquetTable:
 
 
 class ArrowTable:
-    """An arrow file, a stream as `datasets` writes it or one with a footer, mapped into memory."""
+    """An arrow file, a stream as `datasets` writes it or one with a footer, mapped into memory.
 
-    def __init__(self, path: Path):
+    Args:
+        path: Of the file or its copy.
+        named: What it is called in messages.
+    """
+
+    def __init__(self, path: Path, named: SourcePath):
         import pyarrow as pa
 
-        self._path, self._map = path, pa.memory_map(str(path))
+        self._path, self._map = named, pa.memory_map(str(path))
         try:
             reader = pa.ipc.open_stream(self._map)
         except pa.ArrowInvalid:

@@ -1,6 +1,7 @@
 """What a tar holds, read from its headers alone; whatever could leave a folder or hide images is refused."""
 
 import bz2
+import functools
 import gzip
 import io
 import lzma
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from caev2.errors import SourceError, UnsafeFile
+from caev2.store.sources.at_url import SourcePath, on_disk
+from caev2.store.sources.source import cannot_read
 
 _HEADER_BYTES = 512
 _AT_ONCE = 1 << 20
@@ -31,26 +34,30 @@ class Member:
     size: int
 
 
-def open_tar(path: Path) -> tuple[io.BufferedIOBase, bool]:
+def open_tar(path: SourcePath) -> tuple[io.BufferedIOBase, bool]:
     """A tar open for reading, and whether it is compressed.
 
     Raises:
         SourceError: It cannot be read, or is compressed in a way that the standard library does not know.
     """
     try:
-        with path.open("rb") as file:
-            begin = file.read(6)
-        for magic, opener in _OPENERS.items():
-            if begin.startswith(magic):
-                return opener(path, "rb"), True
-        if begin.startswith(_ZSTD):
-            raise SourceError(f"{path} is compressed with zstd, which is not read here. Decompress it: zstd -d {path}.")
-        return path.open("rb"), False
+        return on_disk(path, functools.partial(_open, named=path))
     except OSError as problem:
-        raise SourceError(f"cannot read {path}: {problem.strerror}") from None
+        raise cannot_read(path, problem) from None
 
 
-def list_members(path: Path, file: io.BufferedIOBase) -> Iterator[Member]:
+def _open(path: Path, named: SourcePath) -> tuple[io.BufferedIOBase, bool]:
+    with path.open("rb") as file:
+        begin = file.read(6)
+    for magic, opener in _OPENERS.items():
+        if begin.startswith(magic):
+            return opener(path, "rb"), True
+    if begin.startswith(_ZSTD):
+        raise SourceError(f"{named} is compressed with zstd, which is not read here. Decompress it: zstd -d.")
+    return path.open("rb"), False
+
+
+def list_members(path: SourcePath, file: io.BufferedIOBase) -> Iterator[Member]:
     """The regular files of a tar in its order; the file's position may be changed between two of them.
 
     Raises:
@@ -70,7 +77,7 @@ def list_members(path: Path, file: io.BufferedIOBase) -> Iterator[Member]:
         raise SourceError(f"{path} is no tar, or a damaged one: {problem}. Restore it.") from None
 
 
-def _refuse_unsafe(path: Path, info: tarfile.TarInfo) -> None:
+def _refuse_unsafe(path: SourcePath, info: tarfile.TarInfo) -> None:
     if info.name.startswith("/") or ".." in info.name.split("/"):
         raise UnsafeFile(f"{path}: the member {info.name!r} leads out of the tar. Make the tar anew, with plain names.")
     if info.issparse() or not (info.isreg() or info.isdir()):
@@ -80,7 +87,7 @@ def _refuse_unsafe(path: Path, info: tarfile.TarInfo) -> None:
         )
 
 
-def _check_end(path: Path, file: io.BufferedIOBase, end: int) -> None:
+def _check_end(path: SourcePath, file: io.BufferedIOBase, end: int) -> None:
     """A tar ends in zeros: one that just stops was cut, one that goes on was glued to another."""
     file.seek(end)
     first = file.read(_HEADER_BYTES)
