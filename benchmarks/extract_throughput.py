@@ -7,7 +7,8 @@ quality 90), 8 views each. In turns, so that whatever else the machine does meet
 
 * each part of the work alone, in this process: read, decode, render, hash and thumbnail, encode, write. They end in a
   store, so that they are known to be the same work. Cores over the sum of the parts is the rate that they allow;
-* `extract` with a teacher that returns constants, for every number of workers and codec;
+* `extract` with a teacher that returns constants, for every number of workers and codec, in one thread of torch: there
+  is nothing to compute, and a second thread would spin on a core that a worker has use for;
 * `extract` with a ViT-B/16 of random weights (fp32 on a CPU, fp16 on a GPU), and its bare forward pass on a batch of
   the same crops.
 
@@ -330,7 +331,10 @@ def main(device: str, turns: int | None, folder: Path | None, teacher: bool, qui
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         pictures = write_images(Path(temporary) / "photographs", max(size.images[1], size.teacher_images[1]))
         bench = Bench(Path(temporary), pictures, device, size)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         found = measure_constants(bench, workers)
+        torch.set_num_threads(threads)
         constants = {codec: summarise_codec(found[codec], cores, workers) for codec in CODECS}
         vit = summarise_teacher(measure_teacher(bench), constants) if teacher else None
     report = {
@@ -338,7 +342,7 @@ def main(device: str, turns: int | None, folder: Path | None, teacher: bool, qui
         "machine": machine(),
         "cores": cores,
         "device": device,
-        "torch_threads": torch.get_num_threads(),
+        "torch_threads": {"constants": 1, "teacher": torch.get_num_threads()},
         "load_average": {"before": load, "after": os.getloadavg()},
         "held_fixed": {**dataclasses.asdict(size), "views": VIEWS, "image": "500x375 JPEG, quality 90", "batch": BATCH},
         "default_workers": default,
