@@ -46,6 +46,11 @@ from caev2.store.sources.at_url import ImagesUrl
     default=None,
     help="Use the codec's tables of this store, of the same teacher, instead of new ones.",
 )
+@click.option(
+    "--from-crops",
+    is_flag=True,
+    help="IMAGES is a store that keeps its crops: take views and pixels from there, for another teacher's targets.",
+)
 @click.option("--limit", type=int, default=None, help="At most so many images; which ones, --seed decides.")
 @click.option("--classes", default=None, metavar="A,B", help="Only images of these classes.")
 @click.option("--sample", type=float, default=None, metavar="SHARE", help="Only this share of the images: 0.1.")
@@ -73,6 +78,7 @@ def extract(
     layout: str | None,
     crops: str | None,
     calibration: Path | None,
+    from_crops: bool,
     limit: int | None,
     classes: str | None,
     sample: float | None,
@@ -88,14 +94,23 @@ def extract(
     device: str | None,
 ) -> None:
     """Run a frozen teacher once over deterministic crops of IMAGES and keep its latents in STORE."""
+    from caev2.errors import ConfigError
     from caev2.extract.parts import parse_part
     from caev2.extract.recipes import RECIPES
     from caev2.extract.run import extract as run_extract
+    from caev2.extract.shown import over_kept_views
     from caev2.recipe import load, override
     from caev2.store.images import open_images
+    from caev2.store.pixels.kept import open_kept_views
     from caev2.store.sources.subset import Subset
 
-    chosen = override(load(recipe, RECIPES), settings)
+    kept = None
+    if from_crops:
+        if not isinstance(images, Path):
+            raise ConfigError(f"{images} is a URL. Bring the store here first: `caev2 store copy {images} FOLDER`.")
+        kept = open_kept_views(images)
+    chosen = load(recipe, RECIPES)
+    chosen = override(chosen if kept is None else over_kept_views(chosen, kept), settings)
     named = {"teacher": teacher, "view_count": views, "codec": codec, "layout": layout}
     chosen = dataclasses.replace(chosen, **{name: value for name, value in named.items() if value is not None})
     if crops is not None:
@@ -104,7 +119,7 @@ def extract(
     subset, progress, whole = (
         Subset(classes=names, share=sample, limit=limit, seed=seed),
         bars(quiet),
-        open_images(images),
+        open_images(images) if kept is None else kept,
     )
     source = subset.of(whole)
     if len(source) < len(whole):

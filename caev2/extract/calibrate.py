@@ -59,7 +59,10 @@ def calibrate(
     calibrating = () if tables_of is not None else chosen.calibrate
     numbers = sorted({*calibrating, *chosen.held_out})
     batches = Batches(teacher, recipe.taps, recipe.teacher_batch, device, progress)
-    rows = _latents(source, numbers, recipe, batches, workers, progress)
+    preparation = Preparation(
+        source, recipe.views, range(1), recipe.crops, teacher.description.image_px, recipe.from_crops
+    )
+    rows = _latents(preparation, numbers, recipe, batches, workers, progress)
     for name in wanted:
         target = writer.manifest.spec.targets[name]
         codec = codec_named(target.codec)
@@ -78,7 +81,7 @@ def calibrate(
 
 
 def _latents(
-    source: ImageSource,
+    preparation: Preparation,
     numbers: Sequence[int],
     recipe: ExtractRecipe,
     batches: Batches,
@@ -88,7 +91,7 @@ def _latents(
     """The first view's row of some images, by tap and number; undecodable images have none."""
     found: dict[str, dict[int, np.ndarray]] = {tap: {} for tap in recipe.taps}
     progress.start("calibrate", len(numbers))
-    prepared = prepare_in_order(Preparation(source, recipe.views, range(1), recipe.crops), numbers, workers)
+    prepared = prepare_in_order(preparation, numbers, workers)
     for image, latents in latents_of_unit(prepared, batches, recipe.teacher_batch):
         if latents is not None and latents.are_storable():
             for tap, rows in latents.read().items():

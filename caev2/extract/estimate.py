@@ -20,6 +20,7 @@ from caev2.extract.measure import CodecRate, TeacherRate, measure_codec, measure
 from caev2.extract.plan import ExtractPlan, plan, plan_store, refuse_too_large
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.sample import Sample, draw_sample
+from caev2.extract.shown import tell_sizes
 from caev2.extract.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource
@@ -144,7 +145,8 @@ def estimate(
     """
     progress = progress or Silent()
     plan_store(source, recipe, teacher)  # refuses what no sample is needed for
-    sample = draw_sample(source, recipe, progress=progress)
+    tell_sizes(recipe, teacher.description, progress)
+    sample = draw_sample(source, recipe, teacher_px=teacher.description.image_px, progress=progress)
     refuse_too_large(plan(source, store, recipe, teacher, sample=sample))
     if not sample.decoded:
         key, reason = sample.failures[0]

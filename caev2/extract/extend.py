@@ -104,10 +104,11 @@ def _images_of(store: Path, source: ImageSource) -> ImageSource:
 
 
 def _teachers_of(manifest: Manifest) -> list[list[str]]:
-    """The targets of each teacher, by name."""
+    """The targets that one extraction made, by name: of one teacher, at one size, in one codec."""
     parts: dict[str, list[str]] = {}
     for name, target in sorted(manifest.spec.targets.items()):
-        parts.setdefault(repr(sorted(target.teacher.items())), []).append(name)
+        made = sorted(target.teacher.items()), target.from_crops, target.codec, _prefix(name, target)
+        parts.setdefault(repr(made), []).append(name)
     return list(parts.values())
 
 
@@ -122,6 +123,7 @@ def _recipe_of(manifest: Manifest, names: list[str], views: int, workers: int) -
         target_prefix=_prefix(names[0], first),
         teacher=first.teacher["name"],
         teacher_px=first.teacher["image_px"],
+        from_crops=first.from_crops,
         taps=tuple(target.tap for target in targets),
         precision=first.teacher["precision"],
         codec=first.codec,

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from caev2.errors import OutputError, TeacherError
+from caev2.errors import ConfigError, OutputError
 from caev2.extract.catalog import parse_name
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.sample import SAMPLE_IMAGES, Sample, choose_sample, draw_sample
+from caev2.extract.shown import refuse_other_views
 from caev2.extract.sizes import ImageSizes, index_bytes, store_sizes, table_files
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.recipe import choose, to_mapping
@@ -82,11 +83,15 @@ def read_store_there(
         OutputError: Something else lies there.
         ConfigError: There is no teacher of that name.
     """
+    refuse_other_views(source, recipe)
     wanted = _known_facts(source, recipe, teacher, device)
     check_place(store)
     if not (store / FILE_NAME).exists():
         return None
     there = read_manifest(store)
+    for name, target in there.spec.targets.items():
+        if target.teacher.get("image_px") != recipe.views.size_px:
+            wanted[f"targets.{name}.from_crops"] = recipe.from_crops or None  # left out where it is not so
     refuse_other_facts(store, facts_of(there), wanted)
     return there
 
@@ -113,6 +118,7 @@ def _known_facts(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher | 
         **{f"targets.{target}.codec": codec for target in targets},
         **{f"targets.{target}.teacher.name": name for target in targets},
         **{f"targets.{target}.teacher.precision": precision for target in targets},
+        **{f"targets.{target}.teacher.image_px": recipe.teacher_px for target in targets if recipe.teacher_px},
         SOURCE_FACT: source.digest()[:12],
     }
 
@@ -121,24 +127,23 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
     """The manifest of the store to be made.
 
     Raises:
-        TeacherError: The teacher takes another size of crops than the recipe makes.
-        ConfigError: The teacher has no such tap.
+        ConfigError: The teacher has no such tap, or the images are kept crops and the recipe asks for others.
     """
     described = teacher.description
-    if described.image_px != recipe.views.size_px:
-        raise TeacherError(
-            f"The teacher {described.name} takes crops of {described.image_px} pixels, the recipe makes "
-            f"{recipe.views.size_px}. Choose another recipe, or --set views.size_px={described.image_px}, "
-            f"or have its positions resized: --set teacher_px={recipe.views.size_px}."
-        )
+    refuse_other_views(source, recipe, described.image_px)
     teacher_mapping = to_mapping(described)
     widths = teacher_mapping.pop("widths")
     for tap in recipe.taps:
-        choose(tap, widths, f"tap of {described.name}")
+        _choose_tap(tap, widths, described.name)
     codec = recipe.codec_for(len(source))
     targets = {
         recipe.target_name(tap): TargetSpec(
-            teacher=teacher_mapping, tap=tap, tokens=described.tokens, width=widths[tap], codec=codec
+            teacher=teacher_mapping,
+            tap=tap,
+            tokens=described.tokens,
+            width=widths[tap],
+            codec=codec,
+            from_crops=recipe.from_crops and described.image_px != recipe.views.size_px,
         )
         for tap in recipe.taps
     }
@@ -159,6 +164,21 @@ def plan_store(source: ImageSource, recipe: ExtractRecipe, teacher: Teacher) -> 
         classes=source.classes,
         state="building",
     )
+
+
+def _choose_tap(tap: str, widths: Mapping[str, int], name: str) -> None:
+    """Refuse a tap that the teacher does not have; many have no `projected`, which is the default."""
+    if tap == "projected" and tap not in widths:
+        instead = "post_norm" if "post_norm" in widths else max(widths, key=_block_number)
+        raise ConfigError(
+            f"{name} has no projection for its patches, so no tap 'projected'. Take what it has: "
+            f"--set 'taps=[\"{instead}\"]'."
+        )
+    choose(tap, widths, f"tap of {name}")
+
+
+def _block_number(tap: str) -> int:
+    return int(tap.partition(":")[2] or 0)
 
 
 def plan(

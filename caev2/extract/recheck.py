@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from caev2.extract.shown import show
 from caev2.extract.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.codecs.catalog import codec_named
@@ -59,6 +60,7 @@ def recheck(
     Raises:
         StoreCorrupt: A row's bytes are not those that were written.
         PixelDrift: The images are not what the teacher saw.
+        SourceError: It saw boxes at a size of its own, and there are only crops.
     """
     progress = progress or Silent()
     spec = store.manifest.spec.targets[store.target(target)]
@@ -67,7 +69,8 @@ def recheck(
     progress.start("teacher again", count)
     for _ in range(count):
         view, image = draws.integer(store.views), int(store.valid_images[draws.integer(len(store.valid_images))])
-        crop = torch.from_numpy(crops.crop(view, image).copy())[None].to(device)
+        seen = show(crops, store.manifest.spec.views, spec, teacher.description.image_px, view, image)
+        crop = torch.from_numpy(seen.copy())[None].to(device)
         latents = teacher.tokens(crop, [spec.tap])[spec.tap].to(torch.float16).cpu().numpy()
         now = decode(codec, codec.encode(latents, tables), tables)
         found = cosine(store.read_rows(target, view, [image])[0], now[0])

@@ -32,7 +32,10 @@ class ExtractRecipe:
     teacher: str = DEFAULT_TEACHER
     """Name of the teacher; `caev2 teachers` lists them."""
     teacher_px: int | None = None
-    """Side of the crops it is to take, its positions resized; none: the one it was trained with."""
+    """Side of the crops it is to take, its positions resized; none: the one it was trained with. Where the views have
+    another, it is shown their boxes at its own."""
+    from_crops: bool = False
+    """Then, instead: the views' crops resized, as they are kept where they are. What `--from-crops` sets."""
     taps: tuple[str, ...] = ("projected",)
     """Where latents are taken; each becomes a target of that name."""
     precision: Precision | None = None

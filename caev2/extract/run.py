@@ -13,6 +13,7 @@ from caev2.extract.job import Job
 from caev2.extract.parts import Part
 from caev2.extract.plan import plan, read_store_there, refuse_too_large, say_plan
 from caev2.extract.recipes import ExtractRecipe
+from caev2.extract.shown import tell_sizes
 from caev2.extract.tally import Tally
 from caev2.extract.teacher import Teacher, default_precision
 from caev2.progress import Progress, Silent
@@ -101,6 +102,7 @@ def extract(
     writer = job.open_store(teacher)
     try:
         progress.say(f"extract: {say_plan(planned)}")
+        tell_sizes(recipe, teacher.description, progress)
         try:
             engine.calibrate(job, writer, teacher, progress)
         except StoreError:
@@ -123,8 +125,11 @@ def _names_a_file(teacher: str) -> bool:
 
 
 def _say_whole(there: Manifest) -> str:
-    teachers = {(target.teacher["name"], target.teacher["sha256"][:16]) for target in there.spec.targets.values()}
-    named = ", ".join(f"{name} (sha256 {digest}...)" for name, digest in sorted(teachers))
+    teachers = {
+        (target.teacher["name"], target.teacher["image_px"], target.teacher["sha256"][:16])
+        for target in there.spec.targets.values()
+    }
+    named = ", ".join(f"{name} at {px} pixels (sha256 {digest}...)" for name, px, digest in sorted(teachers))
     return f"extract: the store is whole already. Its teacher is {named}; its weights were not loaded to compare them."
 
 

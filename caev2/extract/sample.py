@@ -77,7 +77,12 @@ def choose_sample(keys: Sequence[str], count: int) -> list[int]:
 
 
 def draw_sample(
-    source: ImageSource, recipe: ExtractRecipe, *, count: int = SAMPLE_IMAGES, progress: Progress | None = None
+    source: ImageSource,
+    recipe: ExtractRecipe,
+    *,
+    count: int = SAMPLE_IMAGES,
+    teacher_px: int | None = None,
+    progress: Progress | None = None,
 ) -> Sample:
     """Read and prepare some images in this process, timed.
 
@@ -85,6 +90,7 @@ def draw_sample(
         source: All images.
         recipe: Which views of each, and whether crops are kept.
         count: How many images at most.
+        teacher_px: Side of the crops that the teacher takes; none: that of the views.
         progress: Who is told.
 
     Raises:
@@ -97,9 +103,8 @@ def draw_sample(
     begun = time.perf_counter()
     held = replace(chosen, reader=_Held(tuple(_read(chosen, number) for number in range(len(chosen)))))
     read_s = time.perf_counter() - begun
-    preparation = Preparation(
-        held, recipe.views, range(recipe.first_view, recipe.first_view + recipe.view_count), recipe.crops
-    )
+    views = range(recipe.first_view, recipe.first_view + recipe.view_count)
+    preparation = Preparation(held, recipe.views, views, recipe.crops, teacher_px, recipe.from_crops)
     images, begun = [], time.process_time()
     progress.start("sample", len(held))
     for number in range(len(held)):

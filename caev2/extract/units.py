@@ -77,7 +77,8 @@ class UnitComputer:
         on_device = self._encoders_on_device()
         batches = Batches(self.teacher, recipe.taps, recipe.teacher_batch, self.device, self.progress, on_device)
         views = range(writer.manifest.first_view, writer.manifest.first_view + writer.manifest.views)
-        preparation = Preparation(self.source, recipe.views, views, recipe.crops)
+        teacher_px = self.teacher.description.image_px
+        preparation = Preparation(self.source, recipe.views, views, recipe.crops, teacher_px, recipe.from_crops)
         prepared = prepare_in_order(preparation, self._images_of(blocks), self.workers)
         with (
             ThreadPoolExecutor(_encoders(), thread_name_prefix="encode") as encoders,

@@ -71,7 +71,7 @@ def identify(recipe: PretrainRecipe, store: Store, precision: str, init_from: st
         recipe={**mapping, "precision": precision},
         store_fingerprint=store.manifest.spec.fingerprint(),
         store_digest=store.manifest.root_digest or "",
-        target=to_mapping(store.manifest.spec.targets[recipe.target]),
+        target=store.manifest.spec.targets[recipe.target].mapping(),
         views=to_mapping(store.manifest.spec.views),
         init_from=init_from,
     )

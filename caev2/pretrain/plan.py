@@ -1,6 +1,7 @@
 """What a recipe means on a store: sizes, order of rows, learning rates, and how long it all is."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def fit_recipe(recipe: PretrainRecipe, store: Store) -> PretrainRecipe:
     if target.tokens != recipe.model.patches + 1:
         raise StoreMismatch(
             f"{store.path} has {target.tokens - 1} patches in an image, the recipe's student {recipe.model.patches}. "
-            "Choose a recipe with the teacher's grid, or --set model.patch_px."
+            + _advise(spec.views.size_px, target.tokens - 1, recipe.target)
         )
     if recipe.views is not None and recipe.views > store.views:
         raise StoreMismatch(
@@ -75,6 +76,14 @@ def fit_recipe(recipe: PretrainRecipe, store: Store) -> PretrainRecipe:
             f"Give --set views={store.views}, or extract more."
         )
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, target_width=target.width))
+
+
+def _advise(image_px: int, patches: int, target: str) -> str:
+    """Which student has so many patches, if any."""
+    grid = math.isqrt(patches)
+    if grid * grid == patches and image_px % grid == 0:
+        return f"Choose a recipe with the teacher's grid, or --set model.patch_px={image_px // grid}."
+    return f"No student of {image_px} pixels has them. Choose another target than {target!r}, or extract it anew."
 
 
 def row_order(recipe: PretrainRecipe, store: Store) -> RowOrder:

@@ -34,6 +34,7 @@ def describe_store(store: Store) -> dict[str, Any]:
                 "row_bytes": target.row_bytes,
                 "bytes": target.row_bytes * manifest.images * manifest.views,
                 "teacher": target.teacher,
+                "from_crops": target.from_crops,
             }
             for name, target in spec.targets.items()
         },

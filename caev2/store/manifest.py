@@ -42,6 +42,15 @@ class TargetSpec:
     """How a row is stored."""
     tables: str | None = None
     """Digest of what the codec has learned; none: it learns nothing, or is not calibrated yet."""
+    from_crops: bool = False
+    """Whether a teacher that takes another size than the views' saw their crops resized, and not their boxes anew."""
+
+    def mapping(self) -> dict[str, Any]:
+        """The same as plain JSON values; what most targets are not is left out, so that their fingerprints stay."""
+        content = to_mapping(self)
+        if not self.from_crops:
+            del content["from_crops"]
+        return content
 
     @property
     def row_type(self) -> RowType:
@@ -82,7 +91,7 @@ class StoreSpec:
 
     def mapping(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
-        targets = {name: to_mapping(target) for name, target in self.targets.items()}
+        targets = {name: target.mapping() for name, target in self.targets.items()}
         return {
             "views": to_mapping(self.views),
             "targets": targets,

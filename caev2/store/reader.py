@@ -28,6 +28,11 @@ from caev2.store.remote.paths import RemotePath, StorePath, forget, prefetch, st
 _REMEMBERED = 256  # views of blocks whose files were asked for last, so that not every batch does it again
 
 
+def _likeness(one: TargetSpec, other: TargetSpec) -> int:
+    """How much two targets of one teacher, tap and codec have in common beside that."""
+    return (one.teacher == other.teacher) + (one.from_crops == other.from_crops)
+
+
 class Store:
     """A store of targets, on a local disk or at a URL.
 
@@ -133,10 +138,14 @@ class Store:
         Raises:
             StoreMismatch: There is none.
         """
-        for name, ours in self.manifest.spec.targets.items():
-            same_teacher = ours.teacher["sha256"] == target.teacher["sha256"]
-            if same_teacher and (ours.tap, ours.codec, ours.width) == (target.tap, target.codec, target.width):
-                return name
+        twins = [
+            name
+            for name, ours in self.manifest.spec.targets.items()
+            if (ours.teacher["sha256"], ours.tap, ours.codec, ours.width)
+            == (target.teacher["sha256"], target.tap, target.codec, target.width)
+        ]
+        if twins:  # a teacher may be there at several sizes
+            return max(twins, key=lambda name: _likeness(self.manifest.spec.targets[name], target))
         raise StoreMismatch(
             f"{self.path} has no tables of {target.codec} for tap {target.tap!r} of the teacher "
             f"{target.teacher['name']} (sha256 {target.teacher['sha256'][:12]}...). Give --calibration a store of the "

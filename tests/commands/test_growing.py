@@ -20,6 +20,56 @@ def test_a_store_is_extended_and_a_second_target_is_grafted(made, images, store,
     assert "its number of views is 3, and not 2" in refusal("store", "graft", made / "store", part)
 
 
+def test_another_teachers_targets_are_made_of_kept_crops(images, tmp_path):
+    store, part = tmp_path / "store", tmp_path / "part"
+    assert caev2("extract", images, store, *EXTRACT, "--crops", "jpeg").exit_code == 0
+    asked = (
+        "--from-crops",
+        "--teacher",
+        "demo",
+        "--set",
+        "teacher_px=32",
+        "--set",
+        "target_prefix=small-",
+        "--device",
+        "cpu",
+    )
+    planned = caev2("extract", store, part, *asked, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert (
+        "sees the student's crops resized to 32 pixels, the student 64; a student of 16-pixel patches has its 4x4 grid"
+        in planned.stderr
+    )
+    assert "small-projected: 17 x " in planned.stdout
+    assert not part.exists()
+    done = caev2("extract", store, part, *asked, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rows_computed"] == 20
+    assert "the store is whole already" in caev2("extract", store, part, *asked).stderr
+    assert caev2("store", "graft", store, part).exit_code == 0
+    said = caev2("store", "info", store).stdout
+    assert "crops of 64 pixels resized to 32" in said
+    assert "the crops of 64 pixels" in said
+    again = caev2("store", "verify", store, "--teacher", 3, "--device", "cpu")
+    assert again.exit_code == 0, again.output
+    assert again.stdout.count("teacher again") == 2
+    shown = caev2("store", "show", store, "--target", "small-projected", "--out", tmp_path / "picture.png", "--json")
+    assert json.loads(shown.stdout)["teacher_px"] == 32
+
+
+def test_what_kept_crops_cannot_give_is_refused(made, images, store, tmp_path):
+    part = tmp_path / "part"
+    assert "keeps no crops" in refusal("extract", store, part, *EXTRACT[-3:], "--from-crops")
+    assert "There is no store at" in refusal("extract", images, part, "--from-crops")
+    kept = tmp_path / "kept"
+    assert caev2("extract", images, kept, *EXTRACT, "--crops", "raw").exit_code == 0
+    asked = ("extract", kept, part, "--from-crops", "--teacher", "demo", "--device", "cpu", "--quiet")
+    assert "its view_count is 2, and 3 was asked for" in refusal(*asked, "--views", 3)
+    assert "its crops is raw, and jpeg was asked for" in refusal(*asked, "--crops", "jpeg", "--dry-run")
+    assert "its block_images is 4, and 5 was asked for" in refusal(*asked, "--set", "block_images=5")
+    assert not part.exists()
+
+
 def test_what_cannot_grow_is_refused(made, images, tmp_path):
     extend = ("store", "extend", made / "store", "--images", images, "--device", "cpu")
     assert "has 2 views already, 1 were asked for" in refusal(*extend, "--views", 1)

@@ -17,7 +17,6 @@ from tests.commands.invoking import EXTRACT, refusal, train
         (["--set", "precision=fp8"], "precision cannot be 'fp8'. Give 'fp32' or 'fp16' or 'bf16' or none"),
         (["--set", "view_count"], "--set 'view_count' has no value"),
         (["--set", 'taps=["projcted"]'], "no tap of demo called 'projcted'. Did you mean 'projected'?"),
-        (["--set", "views.size_px=65"], "takes crops of 64 pixels, the recipe makes 65"),
         (["--teacher", "dmeo"], "Did you mean 'demo'?"),
         (["--teacher", "openclip:ViT-B-16/opneai"], "Did you mean 'openai'?"),
         (["--teacher", "demo@nowhere"], "No teacher weights can be read at nowhere: No such file"),

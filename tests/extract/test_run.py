@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from caev2.errors import OutputError, SourceError, StoreMismatch, TeacherError
+from caev2.errors import ConfigError, OutputError, SourceError, StoreMismatch
 from caev2.extract.plan import plan
 from caev2.extract.run import extract
 from caev2.recipe import override
@@ -155,9 +156,16 @@ def test_other_images_at_the_same_path_are_refused(images, tmp_path):
         extract(images, tmp_path / "store", EXTRACT, teacher=PatchMeans())
 
 
-def test_a_teacher_of_another_image_size_is_refused_before_anything_is_written(images, tmp_path):
-    with pytest.raises(TeacherError, match="takes crops of 32 pixels, the recipe makes 48"):
-        extract(images, tmp_path / "store", override(EXTRACT, ["views.size_px=48"]), teacher=PatchMeans())
+@pytest.mark.parametrize(
+    ("has", "instead"), [({"post_norm": 6, "block:1": 6}, "post_norm"), ({"block:9": 6, "block:10": 6}, "block:10")]
+)
+def test_a_teacher_without_a_projection_is_refused_with_what_it_has(images, tmp_path, has, instead):
+    teacher = PatchMeans()
+    teacher.description = dataclasses.replace(teacher.description, widths=has)
+    with pytest.raises(
+        ConfigError, match=re.escape(f"no tap 'projected'. Take what it has: --set 'taps=[\"{instead}\"]'")
+    ):
+        extract(images, tmp_path / "store", EXTRACT, teacher=teacher)
     assert not (tmp_path / "store").exists()
 
 

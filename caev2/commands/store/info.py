@@ -23,6 +23,7 @@ def store_info(store: StorePath, as_json: bool) -> None:
         print_json(described)
         return
     targets, failures = described.pop("targets"), described.pop("failures")
+    view_px = described["view_settings"]["size_px"]
     described["undecodable"] = list_failures(tuple((key, reason) for key, reason in failures))
     described["view_settings"] = ", ".join(f"{name} {value}" for name, value in described["view_settings"].items())
     print_facts("Store", described)
@@ -31,7 +32,15 @@ def store_info(store: StorePath, as_json: bool) -> None:
         target["bytes"] = say_bytes(target["bytes"])
         target |= _say_quality(target.pop("quality"))
         target["teacher"] = f"{teacher['name']}, {teacher['precision']}, sha256 {teacher['sha256'][:16]}..."
+        target["teacher saw"] = _say_seen(teacher.get("image_px"), view_px, target.pop("from_crops"))
         print_facts(f"Target {name}", target)
+
+
+def _say_seen(teacher_px: int | None, view_px: int, from_crops: bool) -> str:
+    """What the teacher was shown of a view."""
+    if teacher_px in (None, view_px):
+        return f"the crops of {view_px} pixels"
+    return f"crops of {view_px} pixels resized to {teacher_px}" if from_crops else f"the boxes at {teacher_px} pixels"
 
 
 def _say_quality(quality: dict[str, Any] | None) -> dict[str, str]:

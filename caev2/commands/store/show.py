@@ -43,7 +43,13 @@ def store_show(
     target = target or sorted(opened.manifest.spec.targets)[0]
     with writing(out):
         draw_store(opened, crops, target, shown, range(min(views, opened.views)), out)
-    facts = {"picture": str(out), "target": target, "images": [opened.keys[image] for image in shown]}
+    teacher_px = opened.manifest.spec.targets[opened.target(target)].teacher.get("image_px")
+    facts = {
+        "picture": str(out),
+        "target": target,
+        "teacher_px": teacher_px,
+        "images": [opened.keys[image] for image in shown],
+    }
     if not as_json:
         facts["images"] = ", ".join(facts["images"])
     print_result(facts, as_json, f"Drew {store}")

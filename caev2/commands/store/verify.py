@@ -61,6 +61,7 @@ def _verify(
     quiet: bool,
     device: str | None,
 ) -> None:
+    from caev2.extract.shown import sees_boxes
     from caev2.store.images import open_images
     from caev2.store.pixels.replay import ViewReplay, open_crops
     from caev2.store.reader import Store
@@ -68,7 +69,7 @@ def _verify(
 
     opened = Store(store, allow_unsealed=True)
     source = None if images is None else open_images(images)
-    crops = open_crops(opened, source) if rows is not None else None
+    crops = open_crops(opened, source, boxes=sees_boxes(opened.manifest.spec)) if rows is not None else None
     report = dataclasses.asdict(verify_store(opened, bars(quiet)))
     if source is not None and not report["problems"]:
         report["problems"] = verify_images(opened, ViewReplay(opened, source), bars(quiet))

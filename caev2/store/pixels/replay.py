@@ -3,6 +3,7 @@
 import numpy as np
 import xxhash
 from jaxtyping import UInt8
+from PIL import Image
 
 from caev2.errors import ImageUndecodable, PixelDrift, SourceError
 from caev2.store.images import ImageSource
@@ -12,15 +13,25 @@ from caev2.store.pixels.views import hash_crop, render_view
 from caev2.store.reader import Store
 
 
-def open_crops(store: Store, source: ImageSource | None) -> Crops:
+def open_crops(store: Store, source: ImageSource | None, *, boxes: bool = False) -> Crops:
     """The crops of a store: its own where it keeps them, else made anew from the images.
+
+    Args:
+        store: Whose crops.
+        source: What it was extracted from.
+        boxes: Whether boxes are wanted at other sizes as well, which takes images even where crops are kept.
 
     Raises:
         SourceError: It keeps none, and no images are given, or one of them is missing, or they cannot be read in any
             order.
     """
-    if store.manifest.spec.crops is not None:
+    if store.manifest.spec.crops is not None and not boxes:
         return StoredCrops(store)
+    if source is None and store.manifest.spec.crops is not None:
+        raise SourceError(
+            f"{store.path} keeps crops of {store.manifest.spec.views.size_px} pixels, and a teacher saw their boxes at "
+            "another size. Give --images, the folder it was extracted from."
+        )
     if source is None:
         raise SourceError(
             f"{store.path} holds targets but no pixels. Give --images, the folder it was extracted from; a store that "
@@ -57,6 +68,21 @@ class ViewReplay:
         Raises:
             PixelDrift: They differ by more than a decoder could explain.
         """
+        return self._replay(view, image)[0]
+
+    def box(self, view: int, image: int, size_px: int) -> UInt8[np.ndarray, "size size 3"]:
+        """The pixels of a view's box at another size than the views', once those are found to be the stored ones.
+
+        Raises:
+            PixelDrift: They are not.
+        """
+        _, pixels = self._replay(view, image)
+        return render_view(
+            pixels, self._store.view(view, image), size_px, self._store.manifest.spec.views.interpolation
+        )
+
+    def _replay(self, view: int, image: int) -> tuple[UInt8[np.ndarray, "size size 3"], Image.Image]:
+        """The crop, compared, and the whole image."""
         settings = self._store.manifest.spec.views
         data = self._source.read(int(self._places[image]))
         try:
@@ -70,7 +96,7 @@ class ViewReplay:
         crop, _ = as_kept(self._store.manifest.spec.crops, crop)
         if hash_crop(crop) != int(self._store.view_value("crop_hash", view, image)):
             self._explain(view, image, data, crop)
-        return crop
+        return crop, pixels
 
     def _explain(self, view: int, image: int, data: bytes, crop: np.ndarray) -> None:
         """Tell a changed decoder from a changed image."""

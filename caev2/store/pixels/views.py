@@ -34,7 +34,7 @@ class ViewSettings:
     """How views are drawn; the defaults are the published ones (METHOD: crop 0.4-1, jitter 0.4, flip one half)."""
 
     size_px: int = 224
-    """Side of the square crop that teacher and student see."""
+    """Side of the square crop that the student sees, and a teacher of that size; others see the same box."""
     scale: tuple[float, float] = (0.4, 1.0)
     """Range of the crop's area, as a share of the image's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -111,10 +111,27 @@ def render_views(
         indices: Which views.
         image: The whole RGB image, already oriented.
     """
+    for view, (crop,) in render_views_at([settings.size_px], settings, key, indices, image):
+        yield view, crop
+
+
+def render_views_at(
+    sizes_px: Sequence[int], settings: ViewSettings, key: str, indices: Iterable[int], image: Image.Image
+) -> Iterator[tuple[View, tuple[UInt8[np.ndarray, "_ _ 3"], ...]]]:
+    """The same at one or several sizes: of each view one box, jittered and mirrored once, resized to each.
+
+    Args:
+        sizes_px: Sides of the crops.
+        settings: The ranges to draw from.
+        key: The image's key.
+        indices: Which views.
+        image: The whole RGB image, already oriented.
+    """
     whole = WholeImage(image)
     for index in indices:
         view, jittered, steps = _draw(settings, key, index, whole)
-        yield view, _cut(jittered, view, steps, settings.size_px, settings.interpolation)
+        box = _cut(jittered, view, steps)
+        yield view, tuple(_resize(box, size_px, settings.interpolation) for size_px in sizes_px)
 
 
 def _draw(settings: ViewSettings, key: str, index: int, whole: WholeImage) -> tuple[View, Image.Image, tuple[int, ...]]:
@@ -184,19 +201,26 @@ def render_view(
     Jitter acts on each pixel by itself (contrast through the stored mean), so it may follow the crop. The flip comes
     before the resize, as in torchvision: resizing a mirrored image need not give the mirrored bytes.
     """
-    return _cut(image, view, view.order, size_px, interpolation)
+    return _resize(_cut(image, view, view.order), size_px, interpolation)
 
 
-def _cut(
-    image: Image.Image, view: View, steps: Sequence[int], size_px: int, interpolation: str
-) -> UInt8[np.ndarray, "size size 3"]:
-    """The pixels of a view, out of an image that some steps of jitter have been done to already."""
+def resize_crop(
+    crop: UInt8[np.ndarray, "size size 3"], size_px: int, interpolation: str = "bicubic"
+) -> UInt8[np.ndarray, "other other 3"]:
+    """A crop at another size, made of its pixels alone."""
+    return _resize(Image.fromarray(crop), size_px, interpolation)
+
+
+def _cut(image: Image.Image, view: View, steps: Sequence[int]) -> Image.Image:
+    """The box of a view, out of an image that some steps of jitter have been done to already."""
     top, left, height, width = view.box
     crop = image.crop((left, top, left + width, top + height))
     crop = jitter(crop, steps, view.factors, view.grey_mean)
-    if view.flip:
-        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(crop.resize((size_px, size_px), _RESAMPLING[interpolation]))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.flip else crop
+
+
+def _resize(box: Image.Image, size_px: int, interpolation: str) -> UInt8[np.ndarray, "size size 3"]:
+    return np.asarray(box.resize((size_px, size_px), _RESAMPLING[interpolation]))
 
 
 def hash_crop(crop: UInt8[np.ndarray, "size size 3"]) -> int:
