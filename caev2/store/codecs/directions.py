@@ -68,8 +68,11 @@ def _piece(rows: np.ndarray, kind: int, chosen: slice, tokens: slice) -> Piece:
 
 def column_norms(columns: Float32[np.ndarray, "width token"]) -> Float32[np.ndarray, " token"]:
     """Euclidean norms; what is not finite stays so, and what overflows becomes infinite."""
+    count = columns.shape[1]
+    if count == 1:  # numpy would add up a single column pairwise, to other last bits than among others
+        columns = np.repeat(columns, 2, axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.sqrt(np.add.reduce(np.square(columns), axis=0))
+        return np.sqrt(np.add.reduce(np.square(columns), axis=0))[:count]
 
 
 def _refuse(row: int, token: int, norm: float) -> None:

@@ -31,3 +31,13 @@ def test_the_rows_are_left_as_they_were():
     before = rows.copy()
     list(pieces(rows))
     assert (rows == before).all()
+
+
+def test_a_token_has_the_same_bits_alone_and_among_others():
+    rows = np.random.default_rng(0).standard_normal((9, 17, 512)).astype(np.float16)
+    together = {piece.kind: piece for piece in pieces(rows)}
+    for row in range(len(rows)):
+        for alone in pieces(rows[row : row + 1]):
+            tokens = alone.columns.shape[1]
+            there = together[alone.kind].columns[:, row * tokens : (row + 1) * tokens]
+            np.testing.assert_array_equal(alone.columns, there)
