@@ -22,6 +22,9 @@ from caev2.store.remote.cache import COPIES, CacheSettings
 from caev2.store.sources.listings import LISTINGS
 from caev2.store.verify import verify_images
 from caev2.workers import in_order
+from tests.commands.invoking import EXTRACT as EXTRACT_DEMO
+from tests.commands.invoking import caev2, refusal, train
+from tests.commands.test_sources import use
 from tests.made_up import EXTRACT, PatchMeans
 from tests.s3 import serving_s3
 from tests.store.sources.test_every_kind import KINDS, write
@@ -294,3 +297,19 @@ def test_a_cache_that_cannot_be_written_is_named(web, tmp_path):
     six_tars(web.root)
     with pytest.raises(OutputError, match="CAEV2_CACHE"):
         open_images(ImagesUrl(f"{web.url}/0.tar", CacheSettings(folder=tmp_path / "file", limit_bytes=10**6)))
+
+
+def test_every_command_takes_a_url_for_images_and_says_in_one_line_what_is_wrong(web, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAEV2_CACHE", str(tmp_path / "cache"))
+    for part, first in (("train", 0), ("val", 10)):
+        write_webdataset(web.root / f"x-{part}.tar", dict(list(odd_images(20).items())[first:][:10]))
+    url = f"{web.url}/x-{{train,val}}.tar"
+    store = use(url, tmp_path)
+    assert len(Store(store)) == 10
+    probed = caev2("probe", "--pixels", "8", url, "--kind", "knn", "--device", "cpu", "--quiet")
+    assert probed.exit_code == 0, probed.output
+    assert "caev2 probe RUN IMAGES" in refusal("probe", url, url)
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {COPIES, LISTINGS}
+    web.status = 403
+    for command in (("extract", url, tmp_path / "other", *EXTRACT_DEMO), train(store, tmp_path / "run", url)):
+        assert "x-train.tar may not be read: the server says 403" in refusal(*command)
