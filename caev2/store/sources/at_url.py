@@ -227,8 +227,17 @@ def look_up_files(url: str, names: Iterable[str], settings: CacheSettings) -> Im
             ) from None
 
     folder.file_system()
-    with ThreadPoolExecutor(_ASKING) as pool:
-        return ImagePath(RemoteImages(url, settings, dict(zip(wanted, pool.map(ask, wanted), strict=True))))
+    found = dict(zip(wanted, in_threads(ask, wanted, at_once=_ASKING), strict=True))
+    return ImagePath(RemoteImages(url, settings, found))
+
+
+def in_threads(action: Callable[[str], Result], names: Iterable[str], *, at_once: int) -> list[Result]:
+    """What an action returns for each name; the first that fails ends it."""
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        return list(pool.map(action, names))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def look_up_folder(url: str, settings: CacheSettings) -> ImagePath:

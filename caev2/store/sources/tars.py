@@ -9,14 +9,13 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caev2.errors import SourceError
-from caev2.store.sources.at_url import ReadAhead, SourcePath
+from caev2.store.sources.at_url import ReadAhead, SourcePath, in_threads
 from caev2.store.sources.folder import IMAGE_SUFFIXES
 from caev2.store.sources.handles import Handles
 from caev2.store.sources.keys import key_of, refuse_equal_keys
@@ -96,11 +95,7 @@ def _list_all(root: SourcePath, names: Sequence[str]) -> dict[str, dict[str, Any
     """What each tar holds."""
     if isinstance(root, Path):
         return {name: _list(root, name) for name in names}
-    pool = ThreadPoolExecutor(_LISTING)
-    try:
-        return dict(zip(names, pool.map(partial(_list, root), names), strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return dict(zip(names, in_threads(partial(_list, root), names, at_once=_LISTING), strict=True))
 
 
 def _list(root: SourcePath, name: str) -> dict[str, Any]:

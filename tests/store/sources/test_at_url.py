@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import pickle
 import shutil
 import threading
 from collections.abc import Iterator
@@ -101,6 +102,7 @@ def test_files_on_a_web_server_are_the_source_of_the_local_ones(kind, web, cache
     assert same(there, open_images(place))
     workers = list(in_order(there.read, range(len(there)), workers=2))
     assert workers == [there.read(place) for place in range(len(there))]
+    assert pickle.loads(pickle.dumps(there)).read(3) == workers[3]
 
 
 @pytest.mark.parametrize("kind", FETCHED_WHOLE)
