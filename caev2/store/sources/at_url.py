@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from caev2.errors import SourceError, SourceUnreachable
 from caev2.store.remote.cache import Cache, CacheSettings
@@ -183,10 +183,6 @@ class ImagePath:
     def read_bytes(self) -> bytes:
         """The content of the file."""
         return self.use_copy(Path.read_bytes)
-
-    def open(self, mode: str = "rb") -> IO[Any]:
-        """The copy of the file, open for reading."""
-        return self.use_copy(lambda copy: copy.open(mode))
 
     def use_copy(self, action: Callable[[Path], Result]) -> Result:
         """Do something with a copy of the file."""
