@@ -101,6 +101,8 @@ def extract(
     from caev2.extract.shown import over_kept_views
     from caev2.recipe import load, override
     from caev2.store.images import open_images
+    from caev2.store.layout import INDEX
+    from caev2.store.manifest import FILE_NAME
     from caev2.store.pixels.kept import open_kept_views
     from caev2.store.sources.subset import Subset
 
@@ -109,6 +111,8 @@ def extract(
         if not isinstance(images, Path):
             raise ConfigError(f"{images} is a URL. Bring the store here first: `caev2 store copy {images} FOLDER`.")
         kept = open_kept_views(images)
+    elif isinstance(images, Path) and (images / FILE_NAME).is_file() and (images / INDEX).is_file():
+        raise ConfigError(f"{images} is a store and no images. To extract from the crops that it keeps: --from-crops.")
     chosen = load(recipe, RECIPES)
     chosen = override(chosen if kept is None else over_kept_views(chosen, kept), settings)
     named = {"teacher": teacher, "view_count": views, "codec": codec, "layout": layout}

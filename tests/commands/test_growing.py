@@ -55,18 +55,28 @@ def test_another_teachers_targets_are_made_of_kept_crops(images, tmp_path):
     assert again.stdout.count("teacher again") == 2
     shown = caev2("store", "show", store, "--target", "small-projected", "--out", tmp_path / "picture.png", "--json")
     assert json.loads(shown.stdout)["teacher_px"] == 32
+    boxes = ("--teacher", "demo", "--set", "teacher_px=32", "--set", "target_prefix=box-", "--crops", "jpeg")
+    assert caev2("extract", images, tmp_path / "boxes", *EXTRACT, *boxes).exit_code == 0
+    assert caev2("store", "graft", store, tmp_path / "boxes").exit_code == 0
+    assert "the boxes at 32 pixels" in caev2("store", "info", store).stdout
+    verify = ("store", "verify", store, "--teacher", 3, "--device", "cpu")
+    assert "a teacher saw their boxes at another size. Give --images" in refusal(*verify)
+    again = caev2(*verify, "--images", images)
+    assert (again.exit_code, again.stdout.count("teacher again")) == (0, 3)
 
 
 def test_what_kept_crops_cannot_give_is_refused(made, images, store, tmp_path):
     part = tmp_path / "part"
     assert "keeps no crops" in refusal("extract", store, part, *EXTRACT[-3:], "--from-crops")
     assert "There is no store at" in refusal("extract", images, part, "--from-crops")
+    assert "is a store and no images" in refusal("extract", store, part, *EXTRACT[-3:])
     kept = tmp_path / "kept"
     assert caev2("extract", images, kept, *EXTRACT, "--crops", "raw").exit_code == 0
     asked = ("extract", kept, part, "--from-crops", "--teacher", "demo", "--device", "cpu", "--quiet")
     assert "its view_count is 2, and 3 was asked for" in refusal(*asked, "--views", 3)
     assert "its crops is raw, and jpeg was asked for" in refusal(*asked, "--crops", "jpeg", "--dry-run")
     assert "its block_images is 4, and 5 was asked for" in refusal(*asked, "--set", "block_images=5")
+    assert "is a URL. Bring the store here first" in refusal("extract", "s3://bucket/store", part, "--from-crops")
     assert not part.exists()
 
 

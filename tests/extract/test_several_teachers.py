@@ -164,15 +164,16 @@ def test_teachers_of_the_views_size_are_rendered_for_once(made, monkeypatch):
 
 @pytest.mark.parametrize("crops", ["raw", "jpeg"])
 @pytest.mark.parametrize("layout", ["zarr", "webdataset"])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_kept_crops_give_the_bytes_that_the_images_give(made, tmp_path, crops, layout, workers):
+@pytest.mark.parametrize(("workers", "codec"), [(0, "float16"), (2, "int8")])
+def test_kept_crops_give_the_bytes_that_the_images_give(made, tmp_path, crops, layout, workers, codec):
+    """Codes and the codec's tables included, whoever decodes the crops."""
     store = made / crops
     if layout == "webdataset":
         store = tmp_path / "tars"
         convert(made / crops, store, layout="webdataset")
-    wanted = dataclasses.replace(DINO, crops=crops)
+    wanted = dataclasses.replace(DINO, crops=crops, codec=codec, floor=NO_FLOOR)
     extract(made / "images", tmp_path / "images", wanted, teacher=OtherMeans())
-    from_crops(store, tmp_path / "crops", OtherMeans(), dataclasses.replace(DINO, workers=workers))
+    from_crops(store, tmp_path / "crops", OtherMeans(), dataclasses.replace(wanted, crops=None, workers=workers))
     assert files_of(tmp_path / "crops") == files_of(tmp_path / "images")
     assert "from_crops" not in (tmp_path / "crops" / "manifest.json").read_text()
 
