@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 
 from caev2.demo.photographs import PHOTOGRAPH_FILES
 from caev2.demo.scenes import draw_scene, ground_region
-from caev2.extract.catalog import load_teacher
+from caev2.extract.teachers.catalog import load_teacher
 from caev2.store.codecs.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES, measure
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import Codec, decode

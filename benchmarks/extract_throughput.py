@@ -42,12 +42,12 @@ from throughput.report import Spent, print_report, summarise_codec, summarise_te
 from torch import Tensor
 
 from caev2.demo.photographs import photographs
-from caev2.extract.catalog import load_teacher
 from caev2.extract.engines.engine import decode_workers
-from caev2.extract.plan import plan_store
+from caev2.extract.planning.plan import plan_store
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.run import extract
-from caev2.extract.teacher import Teacher, TeacherDescription, default_precision
+from caev2.extract.teachers.catalog import load_teacher
+from caev2.extract.teachers.teacher import Teacher, TeacherDescription, default_precision
 from caev2.store.codecs.calibration import fit_codec
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.images import ImageSource, open_images

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caev2.extract.planning.sizes import ImageSizes, StoreSizes, store_sizes
 from caev2.extract.recipes import PUBLISHED
-from caev2.extract.sizes import ImageSizes, StoreSizes, store_sizes
 from caev2.store.layout import VIEW_FIELDS, files_of_unit
 from caev2.store.manifest import Manifest, StoreSpec, TargetSpec
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from caev2.extract.recipes import ExtractRecipe
-from caev2.extract.teacher import TeacherDescription
+from caev2.extract.teachers.teacher import TeacherDescription
 from caev2.store.pixels.views import ViewSettings
 from tests.made_up_pretrain import PATCH_PX, PRETRAIN, SIZE_PX
 

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from caev2.extract.sizes import ImageSizes, store_sizes
+from caev2.extract.planning.sizes import ImageSizes, store_sizes
 from caev2.store.disk import Scratch
 from caev2.store.images import open_images
 from caev2.store.index import INDEX, index_columns, index_file, write_index

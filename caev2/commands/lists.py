@@ -10,7 +10,7 @@ import click
 from caev2.commands.invocation import LOCAL, example, json_option, print_result
 
 if TYPE_CHECKING:
-    from caev2.extract.known import KnownTeacher
+    from caev2.extract.teachers.known import KnownTeacher
 
 
 @click.command(epilog=example("recipes"))
@@ -61,7 +61,7 @@ def teachers(name: str | None, fetched: str | None, cache: Path | None, as_json:
 
 
 def _list(as_json: bool) -> None:
-    from caev2.extract.known import TEACHERS
+    from caev2.extract.teachers.known import TEACHERS
     from caev2.terminal import print_facts, print_json
 
     if as_json:
@@ -84,7 +84,7 @@ def _facts(teacher: "KnownTeacher") -> dict[str, Any]:
 
 
 def _describe(name: str, cache: Path | None, as_json: bool) -> None:
-    from caev2.extract.describe import describe_teacher
+    from caev2.extract.teachers.describe import describe_teacher
     from caev2.terminal import print_facts, print_json
 
     facts = dataclasses.asdict(describe_teacher(name, cache=cache))
@@ -99,7 +99,7 @@ def _describe(name: str, cache: Path | None, as_json: bool) -> None:
 
 
 def _fetch(name: str, cache: Path | None, as_json: bool) -> None:
-    from caev2.extract.describe import fetch_teacher
+    from caev2.extract.teachers.describe import fetch_teacher
 
     fetched = dataclasses.asdict(fetch_teacher(name, cache=cache))
     print_result(fetched, as_json, fetched["name"] if as_json else fetched.pop("name"))

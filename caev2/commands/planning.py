@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from caev2.commands.invocation import list_failures, print_result
 
 if TYPE_CHECKING:
-    from caev2.extract.estimate import Estimate
+    from caev2.extract.planning.estimate import Estimate
     from caev2.extract.recipes import ExtractRecipe
     from caev2.progress import Progress
     from caev2.store.images import ImageSource
@@ -24,9 +24,9 @@ def print_plan(
     Raises:
         Caev2Error: What the extraction itself would refuse before it begins.
     """
-    from caev2.extract.catalog import load_teacher
-    from caev2.extract.estimate import estimate
-    from caev2.extract.plan import read_store_there
+    from caev2.extract.planning.estimate import estimate
+    from caev2.extract.planning.plan import read_store_there
+    from caev2.extract.teachers.catalog import load_teacher
 
     read_store_there(source, store, recipe, teacher=None, device=device)
     teacher = load_teacher(recipe.teacher, device=device, precision=recipe.precision, image_px=recipe.teacher_px)

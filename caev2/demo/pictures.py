@@ -14,7 +14,7 @@ from caev2.eval.features import evaluation_crop
 from caev2.eval.pca import joint_rgb
 from caev2.eval.plots import plot_accuracy, plot_curves, plot_grid
 from caev2.eval.result import ProbeResult
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.pretrain.log import read_log
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.step import normalise_images

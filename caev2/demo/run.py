@@ -14,9 +14,9 @@ from caev2.eval.entrants import RunEntry, pixels
 from caev2.eval.result import ProbeResult, print_result, save_result
 from caev2.eval.run import probe
 from caev2.eval.subjects import open_run
-from caev2.extract.catalog import load_teacher
 from caev2.extract.recipes import DEMO as EXTRACT_RECIPE
 from caev2.extract.run import extract
+from caev2.extract.teachers.catalog import load_teacher
 from caev2.pretrain.model import build
 from caev2.pretrain.recipes import DEMO as PRETRAIN_RECIPE
 from caev2.pretrain.run import pretrain

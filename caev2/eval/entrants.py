@@ -20,7 +20,7 @@ from caev2.eval.subjects import (
     student_subject,
     teacher_subject,
 )
-from caev2.extract.catalog import load_teacher, parse_name
+from caev2.extract.teachers.catalog import load_teacher, parse_name
 from caev2.pretrain.identity import RunIdentity
 from caev2.pretrain.model import build
 from caev2.pretrain.recipes import RECIPES

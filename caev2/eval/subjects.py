@@ -10,10 +10,10 @@ from torch import Tensor
 from caev2.errors import Caev2Error, CheckpointError, ConfigError, TeacherError
 from caev2.eval.checks import check_weights
 from caev2.eval.features import Pooled, Subject
-from caev2.extract.catalog import load_teacher
-from caev2.extract.known import TEACHERS
-from caev2.extract.names import split_name
-from caev2.extract.teacher import Precision, Teacher
+from caev2.extract.teachers.catalog import load_teacher
+from caev2.extract.teachers.known import TEACHERS
+from caev2.extract.teachers.names import split_name
+from caev2.extract.teachers.teacher import Precision, Teacher
 from caev2.pretrain.checkpoint import Checkpoint, latest_checkpoint, load_weights
 from caev2.pretrain.identity import RunIdentity, read_identity
 from caev2.pretrain.model import CAEv2, build

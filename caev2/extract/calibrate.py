@@ -14,7 +14,7 @@ from caev2.extract.crop_pool import prepare_in_order
 from caev2.extract.latents import Batches, latents_of_unit
 from caev2.extract.prepare import Preparation
 from caev2.extract.recipes import ExtractRecipe
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.progress import Progress
 from caev2.store.codecs.calibration import choose_images, fit_codec, measure, refuse_unfaithful
 from caev2.store.codecs.catalog import codec_named

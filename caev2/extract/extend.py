@@ -10,7 +10,7 @@ import xxhash
 from caev2.errors import StoreMismatch
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.run import extract
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.progress import Progress
 from caev2.store.disk import writing
 from caev2.store.images import ImageSource

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from caev2.errors import OutputError
 from caev2.extract.calibrate import calibrate
-from caev2.extract.catalog import load_teacher
-from caev2.extract.plan import plan_store
+from caev2.extract.planning.plan import plan_store
 from caev2.extract.recipes import ExtractRecipe
-from caev2.extract.teacher import Precision, Teacher
+from caev2.extract.teachers.catalog import load_teacher
+from caev2.extract.teachers.teacher import Precision, Teacher
 from caev2.extract.units import Told, UnitComputer
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource

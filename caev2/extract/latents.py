@@ -20,7 +20,7 @@ from torch import Tensor
 from caev2.errors import TeacherError
 from caev2.extract.encode import Encode
 from caev2.extract.prepare import PreparedImage
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.codecs.directions import NORM_LIMIT
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from caev2.extract.shown import show
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.progress import Progress, Silent
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.codecs.codec import decode

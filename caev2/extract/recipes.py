@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from caev2.errors import ConfigError
-from caev2.extract.names import DEFAULT_TEACHER
-from caev2.extract.teacher import Precision
+from caev2.extract.teachers.names import DEFAULT_TEACHER
+from caev2.extract.teachers.teacher import Precision
 from caev2.recipe import speed
 from caev2.store.codecs.calibration import CALIBRATION_IMAGES, HELD_OUT_IMAGES
 from caev2.store.codecs.catalog import codec_named

@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 
 from caev2.errors import StoreError
-from caev2.extract.catalog import parse_name
 from caev2.extract.engines.engine import Engine
 from caev2.extract.engines.one_device import OneDevice
 from caev2.extract.job import Job
 from caev2.extract.parts import Part
-from caev2.extract.plan import plan, read_store_there, refuse_too_large, say_plan
+from caev2.extract.planning.plan import plan, read_store_there, refuse_too_large, say_plan
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.shown import tell_sizes
 from caev2.extract.tally import Tally
-from caev2.extract.teacher import Teacher, default_precision
+from caev2.extract.teachers.catalog import parse_name
+from caev2.extract.teachers.teacher import Teacher, default_precision
 from caev2.progress import Progress, Silent
 from caev2.store.disk import try_writing
 from caev2.store.images import ImageSource, Place, open_images

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from caev2.errors import ConfigError, SourceError
 from caev2.extract.recipes import ExtractRecipe
-from caev2.extract.teacher import TeacherDescription
+from caev2.extract.teachers.teacher import TeacherDescription
 from caev2.progress import Progress
 from caev2.store.images import ImageSource
 from caev2.store.manifest import StoreSpec, TargetSpec

@@ -20,7 +20,7 @@ from caev2.extract.encode import Encode, encoder_for
 from caev2.extract.latents import Batches, ImageLatents, latents_of_unit
 from caev2.extract.prepare import Preparation, PreparedImage
 from caev2.extract.recipes import ExtractRecipe
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.progress import Progress
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.images import ImageSource

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caev2.extract.catalog import load_teacher
 from caev2.extract.recipes import RECIPES
 from caev2.extract.run import extract
+from caev2.extract.teachers.catalog import load_teacher
 from caev2.recipe import load, override
 from tests.commands.invoking import EXTRACT, caev2, refusal
 

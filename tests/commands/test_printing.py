@@ -12,9 +12,9 @@ import click
 import pytest
 
 from caev2.cli import main
-from caev2.extract.catalog import load_teacher, parse_name
-from caev2.extract.known import TEACHERS
-from caev2.extract.names import DEFAULT_TEACHER
+from caev2.extract.teachers.catalog import load_teacher, parse_name
+from caev2.extract.teachers.known import TEACHERS
+from caev2.extract.teachers.names import DEFAULT_TEACHER
 from tests.commands.invoking import EXTRACT, caev2, refusal, train
 
 

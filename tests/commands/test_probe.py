@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from caev2.extract import shipped
-from caev2.extract.catalog import load_teacher
+from caev2.extract.teachers import shipped
+from caev2.extract.teachers.catalog import load_teacher
 from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.identity import read_identity
 from caev2.store.images import open_images

@@ -39,7 +39,7 @@ def test_a_store_of_another_teacher_is_refused_and_left_alone(images, store, tmp
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    from caev2.extract import shipped
+    from caev2.extract.teachers import shipped
 
     with safe_open(shipped._WEIGHTS, "pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from caev2.extract.catalog import load_teacher
-from caev2.extract.known import TEACHERS
+from caev2.extract.teachers.catalog import load_teacher
+from caev2.extract.teachers.known import TEACHERS
 from tests.commands.invoking import caev2, refusal
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caev2.errors import ConfigError, StoreCorrupt, StoreError, StoreIncomplete, StoreMismatch
-from caev2.extract.plan import plan
+from caev2.extract.planning.plan import plan
 from caev2.extract.run import extract
 from caev2.store.codecs.calibration import choose_images
 from caev2.store.codecs.catalog import codec_named

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from caev2.errors import ConfigError, OutputError, SourceError, StoreMismatch
-from caev2.extract.plan import plan
+from caev2.extract.planning.plan import plan
 from caev2.extract.run import extract
 from caev2.recipe import override
 from caev2.store.images import open_images
@@ -178,7 +178,7 @@ def test_a_folder_of_other_things_is_not_written_into(images, tmp_path):
 
 
 def test_a_store_that_cannot_fit_is_refused_before_anything_is_written(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("caev2.extract.plan.free_bytes", lambda place: 1000)
+    monkeypatch.setattr("caev2.extract.planning.plan.free_bytes", lambda place: 1000)
     with pytest.raises(OutputError, match=r"would take .* kB, and 1.0 kB are free"):
         extract(images, tmp_path / "store", EXTRACT, teacher=PatchMeans())
     assert not (tmp_path / "store").exists()

@@ -12,12 +12,12 @@ from PIL import Image
 
 from caev2.errors import ConfigError, PixelDrift, SourceError, StoreCorrupt, StoreIncomplete, StoreMismatch
 from caev2.extract.engines.devices import ManyDevices
-from caev2.extract.estimate import estimate
 from caev2.extract.extend import extend
 from caev2.extract.parts import Part
+from caev2.extract.planning.estimate import estimate
+from caev2.extract.planning.sample import draw_sample
 from caev2.extract.recheck import recheck
 from caev2.extract.run import extract
-from caev2.extract.sample import draw_sample
 from caev2.extract.shown import over_kept_views, sees_boxes
 from caev2.pretrain.run import pretrain
 from caev2.progress import Silent
@@ -296,7 +296,7 @@ def test_a_grid_that_no_student_of_these_views_has_is_warned_of(made, tmp_path):
 
 def test_a_plan_of_both_is_the_store_that_is_then_made(made, tmp_path, monkeypatch):
     for name in ("_MEASURED_S", "_ENCODED_S", "_WRITTEN_S"):
-        monkeypatch.setattr(f"caev2.extract.measure.{name}", 0.1)
+        monkeypatch.setattr(f"caev2.extract.planning.measure.{name}", 0.1)
     kept, images = open_kept_views(made / "jpeg"), open_images(made / "images")
     for source, recipe, name in ((images, DINO, "boxes"), (kept, over_kept_views(DINO, kept), "crops")):
         heard = Heard()

@@ -20,7 +20,7 @@ from caev2.extract.engines.engine import decode_workers
 from caev2.extract.engines.foreman import Foreman
 from caev2.extract.job import Job
 from caev2.extract.tally import Tally
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.extract.units import ImageDone
 from caev2.progress import Progress, Silent
 from caev2.store.writer import StoreWriter

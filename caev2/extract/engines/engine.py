@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from caev2.extract.job import Job
 from caev2.extract.tally import Tally
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.progress import Progress
 from caev2.store.writer import StoreWriter
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from caev2.extract.engines.engine import decode_workers
 from caev2.extract.job import Job
 from caev2.extract.tally import Tally
-from caev2.extract.teacher import Teacher
+from caev2.extract.teachers.teacher import Teacher
 from caev2.progress import Progress
 from caev2.store.writer import StoreWriter
 
