@@ -13,6 +13,7 @@
     │   └── StoreUnreachable   the server that a store lies on does not answer, or refuses
     ├── TeacherError           a teacher cannot be found, read or recognised
     ├── CheckpointError        a checkpoint cannot be found, read or fitted
+    │   └── CheckpointDamaged  its bytes are not the bytes that were written
     ├── UnsafeFile             a file asks to run code or to leave its folder
     ├── OutputError            a place cannot be written
     ├── WorkerDied             a data worker was ended from outside, most often for want of memory
@@ -73,6 +74,10 @@ class TeacherError(Caev2Error):
 
 class CheckpointError(Caev2Error):
     """A checkpoint cannot be found, read or fitted."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """The bytes of a checkpoint are not the bytes that were written."""
 
 
 class UnsafeFile(Caev2Error):

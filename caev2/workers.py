@@ -37,7 +37,8 @@ def in_order(
     """`make(key)` for each key, in the order of the keys.
 
     Without workers each item is made when it is asked for. With workers, keys are taken as items are: `keys` may be
-    a generator that decides late. Workers leave Ctrl-C and SIGTERM to this process, which ends them with itself.
+    a generator that decides late. Workers leave Ctrl-C, SIGTERM and SIGUSR1 to this process, which ends them with
+    itself.
 
     Args:
         make: A function of a module or a method of something that can be pickled.
@@ -96,7 +97,7 @@ class _Attempts(Dataset, Generic[Key, Item]):
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Go on when a signal is sent to the whole process group: the parent ends its step first, then the workers."""
     del worker
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,9 +1,10 @@
 """`caev2 pretrain` and `caev2 import`: stage two, and runs that were trained elsewhere."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from caev2.commands.invocation import (
     IMAGES,
@@ -21,10 +22,13 @@ from caev2.commands.invocation import (
 from caev2.store.remote.paths import StorePath
 from caev2.store.sources.at_url import ImagesUrl
 
+NOT_FINITE = 1
+"""Exit status of a replay that is not finite again."""
+
 
 @click.command(epilog=example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))
-@click.argument("store", type=STORE)
-@click.argument("run", type=LOCAL)
+@click.argument("store", type=STORE, required=False)
+@click.argument("run", type=LOCAL, required=False)
 @click.option(
     "--images",
     type=IMAGES,
@@ -32,7 +36,13 @@ from caev2.store.sources.at_url import ImagesUrl
     help="What the store was extracted from; a store that keeps its crops needs none.",
 )
 @click.option("--recipe", default="base-300e", show_default=True, help="Built-in name, or a TOML file.")
-@click.option("--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True)
+@click.option(
+    "--resume",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Go on with the run that is there, or refuse it.",
+)
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),
@@ -40,48 +50,95 @@ from caev2.store.sources.at_url import ImagesUrl
     help="Start a new run from the weights of a run, or of an official file.",
 )
 @click.option("--dry-run", is_flag=True, help="Print steps and parameters; write nothing.")
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Compute a step again that was not finite, from the file that a run left. Exit status 1: it is not finite.",
+)
 @set_option
 @common_options
+@click.pass_context
 def pretrain(
-    store: StorePath,
-    run: Path,
+    ctx: click.Context,
+    store: StorePath | None,
+    run: Path | None,
     images: Path | ImagesUrl | None,
     recipe: str,
     resume: Literal["auto", "never"],
     init_from: Path | None,
     dry_run: bool,
+    replay: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     device: str | None,
 ) -> None:
-    """Train a student against the targets in STORE, without loading a teacher; checkpoints and log go to RUN."""
+    """Train a student against the targets in STORE, without loading a teacher; checkpoints and log go to RUN.
+
+    SIGTERM, Ctrl-C and SIGUSR1 save a checkpoint and leave with status 143, 130 and 138.
+    """
+    if replay is not None:
+        _replay(ctx, replay, device, as_json)
+        return
+    for name, given in (("STORE", store), ("RUN", run)):
+        if given is None:
+            raise click.UsageError(f"Missing argument '{name}'.", ctx)
+    assert store is not None
+    assert run is not None
     from caev2.pretrain.plan import plan
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import pretrain as stage
-    from caev2.pretrain.signals import Interrupted
+    from caev2.pretrain.signals import Interrupted, leaving_early
     from caev2.recipe import load, override
     from caev2.store.reader import Store
 
-    chosen = override(load(recipe, RECIPES), settings)
-    opened = Store(store)
-    if dry_run:
-        print_result(plan(chosen, opened, run), as_json, f"{run} would be")
-        return
     try:
-        result = stage(
-            opened,
-            run,
-            chosen,
-            images=images,
-            device=pick_device(device),
-            resume=resume,
-            init_from=init_from,
-            progress=bars(quiet),
-        )
+        with leaving_early():
+            chosen, opened = override(load(recipe, RECIPES), settings), Store(store)
+            if dry_run:
+                print_result(plan(chosen, opened, run), as_json, f"{run} would be")
+                return
+            result = stage(
+                opened,
+                run,
+                chosen,
+                images=images,
+                device=pick_device(device),
+                resume=resume,
+                init_from=init_from,
+                progress=bars(quiet),
+            )
     except Interrupted as left:
-        leave(click.get_current_context(), str(left), 128 + left.signal_number)
+        leave(ctx, str(left), 128 + left.signal_number)
     print_result(result, as_json, f"Trained {run}")
+
+
+def _replay(ctx: click.Context, file: Path, device: str | None, as_json: bool) -> None:
+    """Show a kept step again, and leave with a status that says whether it is finite."""
+    import dataclasses
+
+    from caev2.pretrain.log import finite_or_null
+    from caev2.pretrain.replay import replay_step
+
+    _refuse_other_words(ctx, "replay", "device", "as_json", "quiet")
+    replay = replay_step(file, pick_device(device))
+    facts: dict[str, Any] = dataclasses.asdict(replay)
+    if as_json:
+        facts = {name: finite_or_null(fact) if isinstance(fact, dict) else fact for name, fact in facts.items()}
+        facts = finite_or_null(facts)
+    print_result(facts, as_json, f"Computed again {file}")
+    if not replay.finite:
+        ctx.exit(NOT_FINITE)
+
+
+def _refuse_other_words(ctx: click.Context, *allowed: str) -> None:
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name not in allowed and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--replay takes everything from its file; leave {parameter.get_error_hint(ctx)} away.", ctx
+            )
 
 
 @click.command("import", epilog=example("import cae_v2_base.pth runs/official"))

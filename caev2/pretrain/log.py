@@ -1,6 +1,8 @@
 """The log of a run: one JSON object a line, for every so many steps."""
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +53,41 @@ class Log:
         kept = [record for record in read_log(run) if record["step"] < from_step]
         self._path = run / FILE_NAME
         with writing(run):
-            write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode(), scratch=run)
-            self._file = self._path.open("a", encoding="utf-8")
+            write_whole(self._path, b"".join(map(_line, kept)), scratch=run)
+            # no buffer: what a full disk has refused would be tried again, and fail, when the file is closed
+            self._file = self._path.open("ab", buffering=0)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record and flush it.
+        """Append one record.
 
         Raises:
             OutputError: It cannot be written.
         """
+        line = _line(record)
         with writing(self._path):
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            while line:  # a disk that becomes full takes a part, and refuses the rest
+                line = line[self._file.write(line) :]
+
+    def flush(self) -> None:
+        """Wait until all records are on disk, as before a checkpoint that goes on behind them.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        with writing(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(finite_or_null(record), allow_nan=False).encode() + b"\n"
+
+
+def finite_or_null(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with null for numbers that are not finite: JSON has no others."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }

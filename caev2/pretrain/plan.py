@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from caev2.errors import ConfigError, StoreMismatch
-from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.order import RowOrder
 from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.resume import newest_sound
 from caev2.pretrain.schedule import CosineSchedule
 from caev2.store.reader import Store
 
@@ -30,7 +30,7 @@ class PretrainPlan:
     parameters: int
     """Trained numbers."""
     resume_step: int
-    """Where the run goes on; 0 for a new one."""
+    """Where the run goes on, which is at its newest sound checkpoint; 0 for a new one."""
 
 
 def plan(recipe: PretrainRecipe, store: Store, run: Path) -> PretrainPlan:
@@ -40,7 +40,7 @@ def plan(recipe: PretrainRecipe, store: Store, run: Path) -> PretrainPlan:
     learning_rates(recipe, order)
     with torch.device("meta"):
         model = CAEv2(recipe.model)
-    checkpoint = latest_checkpoint(run / "checkpoints")
+    checkpoint = newest_sound(run / "checkpoints")
     return PretrainPlan(
         images=len(store.valid_images),
         views=order.views,

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
 import torch
 
-from caev2.errors import CheckpointError, TrainingDiverged
+from caev2.errors import OutputError, TrainingDiverged
 from caev2.pretrain.batches import Batch, StepBatches, load_batches
-from caev2.pretrain.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from caev2.pretrain.checkpoint import Position, save_checkpoint
 from caev2.pretrain.decode import TargetDecoder
 from caev2.pretrain.identity import claim_run, identify, refuse_other_run
+from caev2.pretrain.kept_step import keep_step
 from caev2.pretrain.lock import hold_run
 from caev2.pretrain.log import Log
 from caev2.pretrain.meter import Meter
@@ -21,19 +21,18 @@ from caev2.pretrain.order import RowOrder
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.plan import fit_recipe, learning_rates, row_order
 from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.resume import load_newest, refuse_existing
 from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.signals import Interrupted, catching_signals
 from caev2.pretrain.start import starting_student
 from caev2.pretrain.step import StepFigures, tensor_cores, train_step
+from caev2.pretrain.telling import MAX_SKIPPED, describe_step, figures_of, tell_step
 from caev2.progress import Progress, Silent
-from caev2.store.disk import write_whole, writing
+from caev2.store.disk import writing
 from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.replay import open_crops
 from caev2.store.reader import Store
 from caev2.store.remote.paths import StorePath
-
-MAX_SKIPPED = 3
-"""Steps in a row without a finite loss and gradient after which a run stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +43,10 @@ class PretrainResult:
     steps: int
     steps_computed: int
     """Steps trained now; 0 if the run was already at its end."""
+    steps_skipped: int
+    """How many of those left the weights as they were, because loss or gradients were not finite."""
     loss: float | None
-    """Of the last logged step."""
+    """Of the last logged step that was not skipped."""
 
 
 def pretrain(
@@ -70,7 +71,7 @@ def pretrain(
         recipe: Sizes, masks, schedule.
         images: What the store was extracted from: a source, or a folder; not used if the store keeps its crops.
         device: Where to train, as torch spells it.
-        resume: `auto` goes on from the latest checkpoint; `never` refuses a run that has one.
+        resume: `auto` goes on from the latest sound checkpoint, or begins; `never` refuses a run that is there.
         init_from: A run, or an official file, whose weights a new run starts from; none: fresh weights.
         progress: Who is told.
         stop_after: Save a checkpoint and leave after this many steps of the run.
@@ -84,9 +85,10 @@ def pretrain(
         OutputError: The run cannot be written, or another process trains it.
         Interrupted: A signal asked the run to leave; a checkpoint was saved.
     """
-    progress = progress or Silent()
+    progress, run = progress or Silent(), Path(run)
+    if resume == "never":
+        refuse_existing(run)
     store = store if isinstance(store, Store) else Store(store)
-    run = Path(run)
     recipe = fit_recipe(recipe, store)
     precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
     order = row_order(recipe, store)
@@ -105,7 +107,7 @@ def pretrain(
         with writing(run):
             claim_run(run, identity)
         decoder = TargetDecoder(store.decode_plan(recipe.target), tokens=recipe.model.patches + 1).to(device)
-        training = _restore(run, model.to(device), recipe, identity.fingerprint(), resume)
+        training = _restore(run, model.to(device), recipe, identity.fingerprint(), progress)
         return _train(training, recipe, batches, decoder, schedule, precision, device, progress, stop_after)
 
 
@@ -131,32 +133,32 @@ class _Training:
     fingerprint: str
     model: CAEv2
     optimizer: torch.optim.Optimizer
-    step: int
-    """Steps done."""
+    position: Position
     keep_checkpoints: int
+    saved: Position | None
 
     def save(self) -> None:
+        """Write a checkpoint, unless there is one of this very step."""
+        if self.saved == self.position:
+            return
         save_checkpoint(
             self.run / "checkpoints",
             self.model,
             self.optimizer,
-            step=self.step,
+            step=self.position.step,
+            skipped=self.position.skipped,
             fingerprint=self.fingerprint,
             keep_last=self.keep_checkpoints,
         )
+        self.saved = self.position
 
 
-def _restore(run: Path, model: CAEv2, recipe: PretrainRecipe, fingerprint: str, resume: str) -> _Training:
-    """The given weights, or in their place those of the latest checkpoint."""
+def _restore(run: Path, model: CAEv2, recipe: PretrainRecipe, fingerprint: str, progress: Progress) -> _Training:
+    """The given weights, or in their place those of the newest sound checkpoint."""
     settings, fused = recipe.optimizer, next(model.parameters()).device.type == "cuda"
     optimizer = adamw(model, weight_decay=settings.weight_decay, betas=settings.betas, fused=fused)
-    checkpoint = latest_checkpoint(run / "checkpoints")
-    if checkpoint is not None and resume == "never":
-        raise CheckpointError(
-            f"{run} already has a checkpoint at step {checkpoint.step}. Go on with --resume auto, or give another path."
-        )
-    step = 0 if checkpoint is None else load_checkpoint(checkpoint.path, model, optimizer, fingerprint=fingerprint)
-    return _Training(run, fingerprint, model, optimizer, step, recipe.keep_checkpoints)
+    found = load_newest(run / "checkpoints", model, optimizer, fingerprint=fingerprint, progress=progress)
+    return _Training(run, fingerprint, model, optimizer, found or Position(0, 0), recipe.keep_checkpoints, found)
 
 
 def _train(
@@ -172,18 +174,18 @@ def _train(
 ) -> PretrainResult:
     run, order = training.run, batches.order
     every = recipe.checkpoint_steps or recipe.checkpoint_epochs * order.steps_per_epoch
-    first = training.step
+    first = training.position.step
     last = order.total_steps if stop_after is None else min(order.total_steps, stop_after)
-    skipped, loss = 0, None
+    steps_skipped, loss = 0, None
 
     log = Log(run, from_step=first)
     progress.start("pretrain", order.total_steps, first)
     meter = Meter(recipe.batch_size)
     loaded = load_batches(batches, range(first, last), recipe.workers, pin_memory=device.startswith("cuda"))
-    with contextlib.closing(log), catching_signals() as caught:
+    with contextlib.closing(log), catching_signals() as leaving:
         if first == last == 0:
             training.save()
-        for batch in meter.waiting(loaded):
+        for batch in meter.waiting(leaving.until_asked(loaded)):
             # the model stays in training mode: nothing in it but the given keep bits depends on the mode
             lr = schedule.lr_at(batch.step)
             figures = train_step(
@@ -195,57 +197,47 @@ def _train(
                 clip_norm=recipe.optimizer.clip_norm,
                 precision=precision,
             )
-            training.step = batch.step + 1
-            skipped = 0 if figures.applied else skipped + 1
-            if batch.step % recipe.log_steps == 0 or not figures.applied or training.step == last:
-                record = _describe(batch, figures, lr) | meter.read()
-                loss = record["loss"]
+            skipped = 0 if figures.applied else training.position.skipped + 1
+            training.position = Position(batch.step + 1, skipped)
+            steps_skipped += not figures.applied
+            if batch.step % recipe.log_steps == 0 or skipped or training.position.step == last:
+                record = describe_step(batch, figures, lr) | meter.read()
+                loss = loss if skipped else record["loss"]
                 log.write(record)
-                _tell(progress, batch, record)
+                tell_step(progress, batch, record, skipped)
             progress.advance(1)
             if skipped == MAX_SKIPPED:
-                raise _diverged(run, batch)
-            if training.step % every == 0 or training.step == last or caught:
+                raise _diverged(training, batch.to(device), decoder, figures, precision, device)
+            if training.position.step % every == 0 or training.position.step == last:
+                log.flush()
                 training.save()
-            if caught and training.step < order.total_steps:
-                raise Interrupted(caught[0], training.step)
+        if leaving.number is not None and training.position.step < order.total_steps:
+            log.flush()
+            training.save()
+            raise Interrupted(leaving.number, training.position.step)
     progress.finish()
-    return PretrainResult(run=run, steps=training.step, steps_computed=training.step - first, loss=loss)
+    return PretrainResult(
+        run=run,
+        steps=training.position.step,
+        steps_computed=training.position.step - first,
+        steps_skipped=steps_skipped,
+        loss=loss,
+    )
 
 
-def _describe(batch: Batch, figures: StepFigures, lr: float) -> dict[str, float | int | bool]:
-    """A line of the log, in the words of the loss."""
-    alignment = figures.alignment
-    return {
-        "step": batch.step,
-        "epoch": batch.epoch,
-        "view": batch.view,
-        "lr": lr,
-        "loss": float(alignment.loss),
-        "cosine_class": float(alignment.class_cosine),
-        "cosine_visible": float(alignment.visible_cosine),
-        "cosine_masked": float(alignment.masked_cosine),
-        "grad_norm": float(figures.grad_norm),
-        "applied": figures.applied,
-    }
-
-
-def _tell(progress: Progress, batch: Batch, record: dict) -> None:
-    if batch.drifted is not None:
-        progress.warn(
-            f"Another image decoder than at extraction: the pixels of {batch.drifted!r} differ by less than half a "
-            "grey level. Training goes on; stored crops would end the question."
-        )
-    shown = ("loss", "cosine_class", "cosine_visible", "cosine_masked", "images_per_s", "epoch")
-    progress.advance(0, **{name: record[name] for name in shown})
-
-
-def _diverged(run: Path, batch: Batch) -> TrainingDiverged:
-    path = run / f"diverged-step-{batch.step}.safetensors"
-    with writing(run):
-        write_whole(path, safetensors.torch.save(batch.tensors(), {"step": str(batch.step)}), scratch=run)
+def _diverged(
+    training: _Training, batch: Batch, decoder: TargetDecoder, figures: StepFigures, precision: str, device: str
+) -> TrainingDiverged:
+    """Keep the step, and say where: the weights are those before it, since it was skipped."""
+    path = training.run / f"diverged-step-{batch.step}.safetensors"
+    came, latents = figures_of(figures), decoder(batch.targets)
+    try:
+        keep_step(path, training.model, batch, latents, precision=precision, device=device, figures=came)
+        kept = f"`caev2 pretrain --replay {path}` shows the last one again"
+    except OutputError as problem:
+        kept = f"The last one is not kept for a replay. {problem}"
     return TrainingDiverged(
-        f"{run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step {batch.step}. The last "
-        f"batch is in {path}; the last checkpoint is untouched. Lower optimizer.lr, or train in fp32 with --set "
+        f"{training.run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step {batch.step}. "
+        f"{kept.rstrip('.')}. The last checkpoint is untouched. Lower optimizer.lr, or train in fp32 with --set "
         "precision=fp32."
     )

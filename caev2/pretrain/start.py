@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from caev2.errors import CheckpointError
-from caev2.pretrain.checkpoint import digest_tensors, latest_checkpoint, load_weights
+from caev2.pretrain.checkpoint import latest_checkpoint, load_weights
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.model import CAEv2, build
 from caev2.pretrain.official import about_file, from_official, infer_settings, unwrap
 from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.tensor_file import digest_tensors
 from caev2.pretrain.untrusted import read_untrusted
 
 

@@ -6,8 +6,9 @@ import shutil
 import pytest
 import torch
 
-from caev2.pretrain.checkpoint import latest_checkpoint
+from caev2.pretrain.checkpoint import latest_checkpoint, list_checkpoints
 from caev2.pretrain.identity import read_identity
+from caev2.pretrain.log import read_log
 from tests.commands.invoking import (
     PRETRAIN,
     caev2,
@@ -44,10 +45,11 @@ def test_a_checkpoint_of_another_size_is_refused(made, images, run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pickle of protocol 0", "pickle of protocol 4", "zip archive"])
-def test_a_pickle_in_place_of_a_checkpoint_is_refused_and_not_run(made, images, run, tmp_path, kind):
+def test_a_pickle_in_place_of_checkpoints_is_refused_and_not_run(made, images, run, tmp_path, kind):
     canary = tmp_path / "canary"
     content = hostile_files(canary)[kind]
-    latest_checkpoint(run / "checkpoints").path.write_bytes(content)
+    for checkpoint in list_checkpoints(run / "checkpoints"):
+        checkpoint.path.write_bytes(content)
     assert "is damaged or no checkpoint" in refusal(*train(made / "store", run, images))
     assert "is damaged or no checkpoint" in refusal("probe", run, images, "--device", "cpu")
     (tmp_path / "foreign.pth").write_bytes(content)
@@ -60,10 +62,17 @@ def test_a_pickle_in_place_of_a_checkpoint_is_refused_and_not_run(made, images, 
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit, cut])
-def test_a_damaged_checkpoint_names_the_sound_one_before_it(made, images, run, damage):
+def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_sound_one_before_it(made, images, run, damage):
     damage(latest_checkpoint(run / "checkpoints").path)
-    said = refusal(*train(made / "store", run, images))
-    assert "step-000000002.safetensors before it is sound" in said
+    said = refusal("probe", run, images, "--device", "cpu")
+    assert "step-000000002.safetensors before it is sound: `caev2 pretrain` goes on from there" in said
+    done = caev2(*train(made / "store", run, images))
+    assert done.exit_code == 0, done.output
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith("warning: ")
+    assert "step-000000004.safetensors is damaged or no checkpoint" in warning
+    assert "Steps 2 to 4 are trained again. It was moved to" in warning
+    assert [record["loss"] for record in read_log(run)] == [record["loss"] for record in read_log(made / "run")]
 
 
 def test_a_damaged_log_names_its_line(made, images, run):
