@@ -1,23 +1,27 @@
 """Crops handed from worker processes to this one through memory that both see, made once.
 
 Sending a tensor through a queue makes, maps and frees a piece of shared memory for each image: for crops of 224 pixels
-0.23 ms a view, of which copying into a place that is there already leaves a third.
+0.23 ms a view, of which copying into a place that is there already leaves a third. A message costs about a millisecond
+whatever is in it, so images with few views travel together.
 """
 
 import dataclasses
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
 from caev2.extract.prepare import Preparation, PreparedImage
 from caev2.workers import in_order
 
-_IMAGES_AHEAD = (
-    64  # of all workers together: at 8 views of 224 pixels 77 MB, which the system's shared memory must hold
-)
+_VIEWS_AT_ONCE = 16
+"""In one message, at least, if an image has fewer."""
+_MESSAGES_AHEAD = 64
+"""Of all workers together: at 16 views of 224 pixels 154 MB of the system's shared memory."""
 
 
 def prepare_in_order(preparation: Preparation, images: Iterable[int], workers: int) -> Iterator[PreparedImage]:
@@ -35,18 +39,20 @@ def prepare_in_order(preparation: Preparation, images: Iterable[int], workers: i
     if workers == 0:
         yield from map(preparation.prepare, images)
         return
-    ahead = max(2, min(16, _IMAGES_AHEAD // workers))
-    pool = CropPool(workers * ahead + 2, len(preparation.chosen), preparation.crop_px)
-    placed = in_order(pool.filler(preparation), pool.assign(images), workers=workers, ahead=ahead)
-    yield from map(pool.take, placed)
+    views = len(preparation.chosen)
+    together, ahead = max(1, _VIEWS_AT_ONCE // views), max(2, min(8, _MESSAGES_AHEAD // workers))
+    pool = CropPool(workers * ahead + 2, together * views, preparation.crop_px)
+    messages = in_order(pool.filler(preparation), pool.assign(images, together), workers=workers, ahead=ahead)
+    for message in messages:
+        yield from pool.take(message)
 
 
 class CropPool:
-    """Places for the crops of some images.
+    """Places for the crops of some messages.
 
     Args:
-        places: How many images may be on their way at once.
-        views: Crops of an image.
+        places: How many messages may be on their way at once.
+        views: Crops in a message, at most.
         size_px: Side of a crop.
     """
 
@@ -54,41 +60,50 @@ class CropPool:
         self._memory = torch.empty((places, views, size_px, size_px, 3), dtype=torch.uint8).share_memory_()
         self._free = deque(range(places))
 
-    def assign(self, images: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """Give each image a place; call it no further ahead than there are places."""
-        for image in images:
-            yield image, self._free.popleft()
+    def assign(self, images: Iterable[int], together: int) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Give some images at a time a place; call it no further ahead than there are places."""
+        images = iter(images)
+        while some := tuple(itertools.islice(images, together)):
+            yield some, self._free.popleft()
 
     def filler(self, preparation: Preparation) -> "_Filler":
-        """What a worker does with an image and its place."""
+        """What a worker does with images and their place."""
         return _Filler(preparation, self._memory)
 
-    def take(self, placed: "_Placed") -> PreparedImage:
-        """The image with crops of its own; its place is free again."""
-        crops = self._memory[placed.place, : placed.views].clone()
-        self._free.append(placed.place)
-        return dataclasses.replace(placed.image, crops=crops)
+    def take(self, message: "_Message") -> Iterator[PreparedImage]:
+        """The images with crops of their own; their place is free again."""
+        crops = self._memory[message.place, : sum(message.views)].clone()
+        self._free.append(message.place)
+        for image, own in zip(message.images, crops.split(list(message.views)), strict=True):
+            yield dataclasses.replace(image, crops=own)
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
-    """A prepared image whose crops lie in a pool."""
+class _Message:
+    """Prepared images whose crops lie in a pool, one after another."""
 
-    image: PreparedImage
+    images: Sequence[PreparedImage]
     """Without crops."""
+    views: Sequence[int]
+    """Crops of each."""
     place: int
-    views: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Filler:
-    """Prepares an image and leaves its crops in a pool."""
+    """Prepares images and leaves their crops in a pool."""
 
     preparation: Preparation
-    memory: UInt8[torch.Tensor, "place view size size 3"]
+    memory: UInt8[Tensor, "place view size size 3"]
 
-    def __call__(self, assigned: tuple[int, int]) -> _Placed:
-        number, place = assigned
-        image = self.preparation.prepare(number)
-        self.memory[place, : len(image.crops)] = image.crops
-        return _Placed(dataclasses.replace(image, crops=image.crops[:0].clone()), place, len(image.crops))
+    def __call__(self, assigned: tuple[tuple[int, ...], int]) -> _Message:
+        numbers, place = assigned
+        images, views, first = [], [], 0
+        for number in numbers:
+            image = self.preparation.prepare(number)
+            count = len(image.crops)
+            self.memory[place, first : first + count] = image.crops
+            images.append(dataclasses.replace(image, crops=image.crops[:0].clone()))
+            views.append(count)
+            first += count
+        return _Message(images, views, place)
