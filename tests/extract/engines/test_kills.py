@@ -82,6 +82,8 @@ def test_fifty_kills_over_all_engines_leave_the_bytes_of_an_undisturbed_run(tmp_
         DEVICES: ManyDevices(("cpu", "cpu")),
         CLUSTER: RayCluster(address=cluster.address),
     }
+    commands = multiprocessing.get_context("forkserver")
+    commands.set_forkserver_preload([__name__])  # a command starts at once, without threads of this process
     store, calls, chance = tmp_path / "store", tmp_path / "calls", random.Random(0)
     order = [name for name, count in KILLS.items() for _ in range(count)]
     chance.shuffle(order)
@@ -89,9 +91,7 @@ def test_fifty_kills_over_all_engines_leave_the_bytes_of_an_undisturbed_run(tmp_
         done, kills, killed_in = {}, 0, set()
         for number, name in enumerate(order):
             part = Part(1 + number % 2, 2) if name == ONE and number % 3 else None
-            command = multiprocessing.get_context("spawn").Process(
-                target=compute, args=(images, store, calls, engines[name], part)
-            )
+            command = commands.Process(target=compute, args=(images, store, calls, engines[name], part))
             before = calls.stat().st_size if calls.exists() else 0
             command.start()
             wait_for(lambda: not command.is_alive() or (calls.exists() and calls.stat().st_size > before), seconds=180)  # noqa: B023
@@ -101,6 +101,7 @@ def test_fifty_kills_over_all_engines_leave_the_bytes_of_an_undisturbed_run(tmp_
                 victim, is_command = chance.choice(workers), False
             if name == CLUSTER and number % 2 and (workers := tasks_at_work()):
                 victim, is_command = chance.choice(workers), False
+            assert command.is_alive()
             os.kill(victim, signal.SIGKILL)
             kills += 1
             if not is_command and name == DEVICES:
