@@ -69,6 +69,9 @@ def in_order(
             item = next(items)
         except StopIteration:
             return
+        except KeyboardInterrupt:  # torch would wait five seconds for each worker that is busy
+            _kill_workers()
+            raise
         except RuntimeError as problem:
             if not str(problem).startswith(_DEATH):
                 raise

@@ -22,6 +22,7 @@ from caev2.pretrain.tensor_file import DAMAGED, OtherKind, read_tensors, write_t
 from caev2.recipe import to_mapping
 
 FORMAT = "caev2 step 1"
+_ORIGIN = "A run that stops because losses are not finite writes one, diverged-step-<number>.safetensors."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +81,12 @@ def read_step(path: Path) -> KeptStep:
     Raises:
         CheckpointError: There is none, or it is damaged or something else.
     """
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}. {_ORIGIN}")
     try:
         return _parse(*read_tensors(path, FORMAT))
-    except (FileNotFoundError, IsADirectoryError, OtherKind) as problem:
-        found = f"{path} is no kept step ({problem})" if isinstance(problem, OtherKind) else f"There is no file {path}"
-        raise CheckpointError(
-            f"{found}. A run that stops because losses are not finite writes one, diverged-step-<number>.safetensors."
-        ) from None
+    except OtherKind as problem:
+        raise CheckpointError(f"{path} is no kept step ({problem}). {_ORIGIN}") from None
     except OSError as problem:
         raise CheckpointError(f"{path} cannot be read: {problem.strerror or problem}. Check the disk.") from None
     except DAMAGED as problem:
