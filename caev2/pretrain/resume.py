@@ -1,5 +1,6 @@
 """Where a run goes on: at its newest sound checkpoint. Nothing damaged is skipped in silence, or removed."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -18,6 +19,9 @@ from caev2.pretrain.identity import FILE_NAME
 from caev2.progress import Progress
 from caev2.store.disk import replace_file, writing
 
+_SCRATCH = re.compile(r"[0-9a-f]{32}")
+"""Names of files that `write_whole` has not moved to their place yet."""
+
 
 def refuse_existing(run: Path) -> None:
     """Check that there is no run at a path, be it one that was killed before its first checkpoint.
@@ -30,6 +34,18 @@ def refuse_existing(run: Path) -> None:
         return
     found = "is a run already" if checkpoint is None else f"already has a checkpoint at step {checkpoint.step}"
     raise CheckpointError(f"{run} {found}. Go on with --resume auto, or give another path.")
+
+
+def remove_scratch(run: Path) -> None:
+    """Remove half-written files that killed trainers left; whoever calls holds the run's lock.
+
+    Raises:
+        OutputError: They cannot be removed.
+    """
+    with writing(run):
+        for path in run.iterdir():
+            if _SCRATCH.fullmatch(path.name):
+                path.unlink()
 
 
 def load_newest(

@@ -21,7 +21,7 @@ from caev2.pretrain.order import RowOrder
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.plan import fit_recipe, learning_rates, row_order
 from caev2.pretrain.recipes import PretrainRecipe
-from caev2.pretrain.resume import load_newest, refuse_existing
+from caev2.pretrain.resume import load_newest, refuse_existing, remove_scratch
 from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.signals import Interrupted, catching_signals
 from caev2.pretrain.start import starting_student
@@ -104,6 +104,7 @@ def pretrain(
     batches = _batches(recipe, store, images, order)
     # nothing was written so far: whatever is refused leaves no folder behind
     with hold_run(run, progress), tensor_cores(device):
+        remove_scratch(run)
         with writing(run):
             claim_run(run, identity)
         decoder = TargetDecoder(store.decode_plan(recipe.target), tokens=recipe.model.patches + 1).to(device)

@@ -84,7 +84,9 @@ def catching_signals() -> Iterator[Leaving]:
     except ValueError:  # not in the main thread: nobody sends us signals there
         yield leaving
         return
-    before |= {number: signal.signal(number, leaving.hear) for number in SIGNALS}
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background job has Ctrl-C
+            before[number] = signal.signal(number, leaving.hear)
     try:
         yield leaving
     finally:

@@ -14,7 +14,7 @@ import pytest
 from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.recipes import PretrainRecipe
 from tests.made_up_pretrain import PRETRAIN
-from tests.pretrain.training import assert_equal_runs, train
+from tests.pretrain.training import assert_equal_runs, files_of, train
 
 ROOT = Path(__file__).parents[2]
 TRAINERS = """
@@ -70,3 +70,4 @@ def test_kills_at_random_moments_leave_the_weights_as_they_would_have_been(data,
     for place in (run, tmp_path / "whole"):
         train(data, place, saving_each_step(epochs))
     assert_equal_runs(run, tmp_path / "whole")
+    assert files_of(run).keys() == files_of(tmp_path / "whole").keys()

@@ -135,6 +135,17 @@ def test_resume_never_begins_where_there_is_none(data, tmp_path):
     assert train(data, tmp_path / "run", resume="never").steps_computed == STEPS
 
 
+def test_what_killed_trainers_left_half_written_is_removed_and_nothing_else(data, tmp_path):
+    run = tmp_path / "run"
+    train(data, run, stop_after=2)
+    (run / ("0123456789abcdef" * 2)).write_bytes(b"half")
+    (run / "notes").write_bytes(b"mine")
+    before = files_of(run).keys()
+    train(data, run)
+    assert before - files_of(run).keys() == {"0123456789abcdef" * 2, "checkpoints/step-000000002.safetensors"}
+    assert (run / "notes").read_bytes() == b"mine"
+
+
 def test_a_log_that_ends_in_half_a_line_is_mended_by_the_steps_that_are_trained_again(data, tmp_path):
     run = tmp_path / "run"
     train(data, run, OFTEN, stop_after=6)

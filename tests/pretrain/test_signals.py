@@ -85,6 +85,17 @@ def test_the_first_signal_ends_the_items_after_the_current_one_and_the_old_handl
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_what_is_ignored_stays_so_as_ctrl_c_is_for_a_background_job_of_a_shell():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with catching_signals() as leaving:
+            send(signal.SIGINT)
+            assert list(leaving.until_asked(iter(range(3)))) == [0, 1, 2]
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_signal_before_the_first_item_leaves_none():
     with catching_signals() as leaving:
         send(signal.SIGUSR1)
