@@ -11,8 +11,10 @@ where `crops_of(images)` may raise any `Caev2Error`: it arrives here as it is, a
 
 import multiprocessing
 import multiprocessing.util
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -59,7 +61,7 @@ def in_order(
         prefetch_factor=ahead if workers else None,
         collate_fn=_as_is,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_Beginning(os.getpid()),
         generator=torch.Generator(),  # else the global one would give a seed away
     )
     items = iter(loader)
@@ -97,11 +99,31 @@ class _Attempts(Dataset, Generic[Key, Item]):
             return problem
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Go on when a signal is sent to the whole process group: the parent ends its step first, then the workers."""
-    del worker
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """What a worker does first."""
+
+    parent: int
+    """The process that it works for."""
+
+    def __call__(self, worker: int) -> None:
+        """Leave signals to the parent, and end when it does.
+
+        When a signal is sent to the whole process group, the parent ends its step first, then the workers. When the
+        parent is killed, torch's own watch would wait for what nobody reads any more to be read.
+        """
+        del worker
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        threading.Thread(target=self._end_with_the_parent, daemon=True).start()
+
+    def _end_with_the_parent(self) -> None:
+        while os.getppid() == self.parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+
+_WATCH_SECONDS = 1.0
 
 
 def _kill_workers() -> None:

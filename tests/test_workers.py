@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,3 +78,35 @@ def test_a_process_ends_though_its_workers_are_still_at_work():
     script = "from caev2.workers import in_order; items = in_order(int, range(100), workers=2); print(next(items))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0\n"
+
+
+def test_workers_end_with_a_parent_that_is_killed_while_nobody_reads_what_they_made():
+    code = (
+        "import numpy, os, signal, multiprocessing\n"
+        "from caev2.workers import in_order\n"
+        "from tests.test_workers import much\n"
+        "items = in_order(much, range(1000), workers=2, ahead=8)\n"
+        "next(items)\n"
+        "import time; time.sleep(1)\n"
+        "print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL  # and its output has ended: nobody holds it any more
+    workers = killed.stdout.split()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(is_running(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def much(number: int) -> bytes:
+    return bytes(1_000_000)
+
+
+def is_running(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

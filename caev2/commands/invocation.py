@@ -45,7 +45,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
         try:
-            with _leaving_at_sigterm():
+            with _leaving_in_order():
                 return super().invoke(ctx)
         except Caev2Error as problem:
             leave(ctx, str(problem), REFUSED)
@@ -68,21 +68,30 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _leaving_at_sigterm() -> Iterator[None]:
+def _leaving_in_order() -> Iterator[None]:
     """Leave by an exception, so that what is unfinished is cleaned up."""
 
     def leave_now(number: int, frame: object) -> NoReturn:
-        del number, frame
-        raise Terminated
+        del frame
+        for other in _ASKING:
+            signal.signal(other, signal.SIG_IGN)  # leaving takes a moment, and asking again would tear it
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # nobody can send a signal to another one
         yield
         return
-    before = signal.signal(signal.SIGTERM, leave_now)
+    before = {number: signal.getsignal(number) for number in _ASKING}
+    for number in _ASKING:
+        if before[number] is not signal.SIG_IGN:  # as a shell's background job has Ctrl-C
+            signal.signal(number, leave_now)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
 def _say_usage(problem: click.UsageError) -> str:

@@ -7,14 +7,17 @@ whatever is in it, so images with few views travel together.
 
 import dataclasses
 import itertools
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from caev2.errors import ConfigError
 from caev2.extract.prepare import Preparation, PreparedImage
 from caev2.workers import in_order
 
@@ -40,11 +43,37 @@ def prepare_in_order(preparation: Preparation, images: Iterable[int], workers: i
         yield from map(preparation.prepare, images)
         return
     views = len(preparation.chosen)
-    together, ahead = max(1, _VIEWS_AT_ONCE // views), max(2, min(8, _MESSAGES_AHEAD // workers))
+    together = max(1, _VIEWS_AT_ONCE // views)
+    ahead = _messages_ahead(workers, together * views * 3 * preparation.crop_px**2)
     pool = CropPool(workers * ahead + 2, together * views, preparation.crop_px)
     messages = in_order(pool.filler(preparation), pool.assign(images, together), workers=workers, ahead=ahead)
     for message in messages:
         yield from pool.take(message)
+
+
+def _messages_ahead(workers: int, message_bytes: int) -> int:
+    """How far each worker may be ahead: as far as helps, with half of the shared memory that is free.
+
+    Raises:
+        ConfigError: There is not enough even for one message ahead.
+    """
+    wanted = max(2, min(8, _MESSAGES_AHEAD // workers))
+    free = _free_bytes() // 2
+    fits = (free // message_bytes - 2) // workers
+    if fits < 1:
+        raise ConfigError(
+            f"{workers} workers need {(workers + 2) * message_bytes / 1e6:.0f} MB of shared memory, and half of what "
+            f"is free in {_SHARED} is {free / 1e6:.0f} MB. Give it more (containers: --shm-size=1g), or decode in "
+            "fewer processes: --set workers=1, or 0."
+        )
+    return min(wanted, fits)
+
+
+_SHARED = Path("/dev/shm")
+
+
+def _free_bytes() -> int:
+    return shutil.disk_usage(_SHARED if _SHARED.is_dir() else "/tmp").free  # another system has its own way
 
 
 class CropPool:

@@ -8,6 +8,7 @@ tells.
 Nothing here waits for a GPU: batches are handed to it, and whoever asks for the latents waits for them.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,14 +103,16 @@ class Batches:
         Raises:
             TeacherError: The device has not even memory for one view.
         """
-        stacked = self._stack(crops)
-        while True:
-            try:
-                return self._forward(stacked, len(crops))
-            except RuntimeError as problem:  # torch.OutOfMemoryError is one
-                if not _is_out_of_memory(problem):
-                    raise
-                self._halve(problem)
+        with torch.cuda.device(self._device) if self._on_gpu else contextlib.nullcontext():
+            stacked = self._stack(crops)
+            while True:
+                try:
+                    return self._forward(stacked, len(crops))
+                except RuntimeError as problem:  # torch.OutOfMemoryError is one
+                    if not _is_out_of_memory(problem):
+                        raise
+                    reason = str(problem).splitlines()[0]
+                self._halve(reason)  # not earlier: the error holds on to what was computed
 
     def _forward(self, stacked: UInt8[Tensor, "view size size 3"], count: int) -> Forwarded:
         pieces = []
@@ -124,7 +127,7 @@ class Batches:
             return Forwarded(rows, storable, self._at_once, None)
         rows, storable = {tap: _fetch(values) for tap, values in rows.items()}, _fetch(storable)
         arrived = torch.cuda.Event()
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(self._device))
         return Forwarded(rows, storable, self._at_once, arrived)
 
     def _stack(self, crops: Sequence[UInt8[Tensor, "size size 3"]]) -> UInt8[Tensor, "view size size 3"]:
@@ -134,12 +137,12 @@ class Batches:
         stacked[len(crops) :] = 0
         return stacked
 
-    def _halve(self, problem: Exception) -> None:
+    def _halve(self, reason: str) -> None:
         if self._at_once == 1:
             raise TeacherError(
                 f"{self._device} has not memory for one view of {self._teacher.description.name} "
-                f"({str(problem).splitlines()[0]}). Free some, or choose another device."
-            ) from None
+                f"({reason}). Free some, or choose another device."
+            )
         self._at_once = -(-self._at_once // 2)
         if self._on_gpu:
             torch.cuda.empty_cache()
@@ -152,7 +155,10 @@ class Batches:
 
 def _is_out_of_memory(problem: RuntimeError) -> bool:
     """Whether a GPU or, as torch says it, the machine itself had no memory left."""
-    return isinstance(problem, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(problem)
+    return isinstance(problem, torch.OutOfMemoryError) or any(words in str(problem) for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory")
 
 
 def _are_storable(latents: Float[Tensor, "view token width"]) -> Bool[Tensor, " view"]:

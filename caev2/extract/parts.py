@@ -20,6 +20,8 @@ class Part:
         Raises:
             ConfigError: There is no such part.
         """
+        if self.count < 1:
+            raise ConfigError(f"--part {self.number}/{self.count}: there is at least one part.")
         if not 1 <= self.number <= self.count:
             raise ConfigError(
                 f"There is no part {self.number} of {self.count}: they are counted from 1/{self.count} to "

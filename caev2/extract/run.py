@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from caev2.errors import StoreError
+from caev2.errors import OutputError, StoreError
 from caev2.extract.engines.engine import Engine
 from caev2.extract.engines.one_device import OneDevice
 from caev2.extract.job import Job
@@ -109,7 +109,13 @@ def extract(
             writer.withdraw()  # a store that has just begun: nothing is left of it
             raise
         computed = _compute(engine, job, writer, teacher, part, progress)
-        if missing := writer.pending():
+        missing = writer.pending()
+        if missing and part is None:
+            raise OutputError(
+                f"{len(missing)} of {writer.manifest.blocks} units of {store} are missing, though all were computed: "
+                "somebody removes them, or the disk loses them. Run the same command again."
+            )
+        if missing:
             progress.say(_say_missing(len(missing), writer.manifest))
             return _result(store, writer.manifest, writer.failures(), rows_computed=computed, missing=len(missing))
         manifest = writer.seal()

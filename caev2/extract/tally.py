@@ -1,5 +1,6 @@
 """How far an extraction has come, whoever computes: progress, the time to go, and the limit on failures."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -33,13 +34,18 @@ class Tally:
         self._through: Counter[int] = Counter()
         self._warm: tuple[int, float] | None = None
         self._told = False
+        self._lock = threading.Lock()
 
     def image_done(self, done: ImageDone) -> None:
-        """Take notice of an image that is through.
+        """Take notice of an image that is through; may be called in any thread.
 
         Raises:
             SourceError: Too many images cannot be used.
         """
+        with self._lock:
+            self._count(done)
+
+    def _count(self, done: ImageDone) -> None:
         self.rows_computed += done.computed
         self._through[done.block] += done.views
         if done.reason is not None:

@@ -43,7 +43,7 @@ class ImageDone:
 
 
 Told = Callable[[ImageDone], None]
-"""Who is told; called in the order of the images, in a thread of the writer's."""
+"""Who is told, in any thread: of images in their order, and of blocks that another writer has done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,8 +121,8 @@ class Scratch:
 
     def close(self) -> None:
         """Remove the folder and let go of it; the last writer to leave removes the shared folder as well."""
+        os.close(self._lock)  # first: on NFS an open file keeps its folder
         shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
         remove_abandoned(self._shared)
 
 
@@ -134,23 +134,42 @@ def _claim_folder(shared: Path) -> tuple[Path, int]:
         try:
             shared.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            lock = _open_lock(folder)
         except (FileNotFoundError, FileExistsError):  # another writer left and tidied up behind itself
             attempts += 1
             if attempts == CLAIM_ATTEMPTS:
                 raise
             continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():
+        if _is_still(folder / _LOCK, lock):
             return folder, lock
         os.close(lock)  # another writer took the folder for rubbish before it was locked
+
+
+_LOCK = "lock"
+
+
+def _open_lock(folder: Path) -> int:
+    """The file whose lock says that the writer of a scratch folder lives.
+
+    It is a file open for writing, and no folder: of such a file NFS tells other machines that it is locked.
+    """
+    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether a path is the file that a descriptor was opened on."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def remove_abandoned(shared: Path) -> None:
     """Remove the scratch folders of killed writers, and the shared folder once it is empty."""
     for folder in entries(shared):
-        with contextlib.suppress(FileNotFoundError):  # another writer may remove it at the same time
-            descriptor = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # another writer may remove it meanwhile
+            descriptor = _open_lock(folder)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

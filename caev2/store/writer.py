@@ -136,9 +136,15 @@ class StoreWriter:
                 write_whole(self.path / FILE_NAME, self.manifest.to_bytes(), self.scratch)
 
     def withdraw(self) -> None:
-        """Undo the beginning of a store that is not to be: nothing is calibrated, and nothing else was written."""
+        """Undo the beginning of a store that is not to be: nothing is calibrated, and nothing else was written.
+
+        Not where there are other writers, which may ask for less.
+        """
+        assert self._scratch is not None
         with writing(self.path), locked(self.path):
-            if read_manifest(self.path).spec.uncalibrated == tuple(self.manifest.spec.targets):
+            if self._scratch.is_alone() and read_manifest(self.path).spec.uncalibrated == tuple(
+                self.manifest.spec.targets
+            ):
                 for place in (FILE_NAME, *metadata_files(self.manifest)):
                     (self.path / place).unlink(missing_ok=True)
                 for folder in sorted({(self.path / place).parent for place in metadata_files(self.manifest)})[:0:-1]:

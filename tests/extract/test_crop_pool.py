@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caev2.errors import SourceError
+from caev2.errors import ConfigError, SourceError
 from caev2.extract.crop_pool import prepare_in_order
 from caev2.extract.prepare import Preparation
 from caev2.store.images import open_images
@@ -66,3 +66,14 @@ def test_a_file_that_cannot_be_read_is_told_at_its_place(source, tmp_path):
     with pytest.raises(SourceError, match=r"010\.png"):
         look()
     assert seen == [key for key in there.keys[:20] if key < "class-0/010"]
+
+
+def test_little_shared_memory_shortens_the_way_ahead_and_too_little_is_told(source, monkeypatch):
+    preparation = Preparation(source, ViewSettings(size_px=24), range(16))
+    message_bytes = 16 * 3 * 24**2
+    wanted = [fields.facts for fields in prepare_in_order(preparation, range(30), 2)]
+    monkeypatch.setattr("caev2.extract.crop_pool._free_bytes", lambda: 2 * 4 * message_bytes)
+    assert [fields.facts for fields in prepare_in_order(preparation, range(30), 2)] == wanted
+    monkeypatch.setattr("caev2.extract.crop_pool._free_bytes", lambda: 2 * 3 * message_bytes)
+    with pytest.raises(ConfigError, match=r"2 workers need .* MB of shared memory, .* --set workers=1"):
+        next(prepare_in_order(preparation, range(30), 2))

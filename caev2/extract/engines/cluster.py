@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -65,8 +66,21 @@ class RayCluster:
             return
         ray = _connect(self.address)
         progress.say("extract: calibrating on a machine of the cluster")
-        task = ray.remote(**self.needs(job))(_calibrate)
-        _result_of(ray, task.remote(job, self.device, _here()))
+        task = ray.remote(**self.needs(job))(_calibrate).remote(job, self.device, _here())
+        patient_until = time.monotonic() + _PATIENCE_SECONDS
+        while not ray.wait([task], timeout=_POLL_SECONDS)[0]:
+            if time.monotonic() > patient_until:
+                patient_until = float("inf")
+                progress.warn(
+                    f"Still calibrating. If no machine has room: a task needs {_say_needs(ray, self.needs(job))}."
+                )
+        try:
+            _result_of(ray, task)
+        except _losses(ray) as problem:
+            raise WorkerDied(
+                f"The worker of the cluster that calibrated was lost, again and again ({type(problem).__name__}). Most "
+                "often memory is short. Then run the same command again."
+            ) from None
         writer.uncalibrated()  # takes over what was learned
 
     def compute(
@@ -128,15 +142,8 @@ class _Crew:
             self._tasks[task.remote(self._job, name, self._foreman, self._device, _here())] = name
         if time.monotonic() > self._patient_until:
             self._patient_until = float("inf")
-            progress.warn(f"No machine of the Ray cluster has had room yet: a task needs {self._say_needs()}.")
-
-    def _say_needs(self) -> str:
-        there = self._ray.available_resources()
-        return (
-            f"{self._needs['num_cpus']} CPUs and {self._needs['num_gpus']} GPUs on one machine; all machines together "
-            f"have {there.get('CPU', 0):g} and {there.get('GPU', 0):g} free. Let it decode in fewer processes "
-            "(--set workers=1), or wait for others to end"
-        )
+            needs = _say_needs(self._ray, self._needs)
+            progress.warn(f"No machine of the Ray cluster has had room yet: a task needs {needs}.")
 
     def listen(self, writer: StoreWriter, tally: Tally, progress: Progress) -> None:
         """Wait a moment for news: what was done, who was lost.
@@ -189,6 +196,15 @@ class _Crew:
         self._ray.kill(self._foreman)
 
 
+def _say_needs(ray: ModuleType, needs: dict[str, int]) -> str:
+    there = ray.available_resources()
+    return (
+        f"{needs['num_cpus']} CPUs and {needs['num_gpus']} GPUs on one machine; all machines together have "
+        f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g} free. Let it decode in fewer processes (--set "
+        "workers=1), or wait for others to end"
+    )
+
+
 class _Foreman(Foreman):
     """The foreman as an actor, who also takes notice of what tasks tell."""
 
@@ -217,6 +233,7 @@ class _Ask(Silent):
     def __init__(self, ray: ModuleType, foreman: Any, name: str):
         self._ray, self._foreman, self._name = ray, foreman, name
         self._done: list[ImageDone] = []
+        self._lock = threading.Lock()
 
     def blocks(self) -> Iterator[int]:
         """Block after block, until there is none left."""
@@ -224,13 +241,13 @@ class _Ask(Silent):
             yield block
 
     def image_done(self, done: ImageDone) -> None:
-        """Tell of an image, together with others."""
-        self._done.append(done)
-        if len(self._done) >= _TELL_IMAGES:
-            self.tell()
+        """Tell of an image, together with others; in any thread."""
+        with self._lock:
+            self._done.append(done)
+            if len(self._done) >= _TELL_IMAGES:
+                self._tell()
 
-    def tell(self) -> None:
-        """Tell of all images that are through."""
+    def _tell(self) -> None:
         done, self._done = self._done, []
         self._foreman.tell.remote(done)
 
@@ -240,7 +257,8 @@ class _Ask(Silent):
 
     def leave(self) -> None:
         """There is nothing left to do, and nothing begun."""
-        self.tell()
+        with self._lock:
+            self._tell()
         self._ray.get(self._foreman.leave.remote(self._name))
 
 

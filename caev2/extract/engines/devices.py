@@ -1,17 +1,19 @@
 """The engine for several devices of this machine: a process for each, which asks this one for block after block.
 
-Parent and child share one pipe. When either dies the other reads the end of it, so nothing is left behind.
+Parent and child share one pipe. When either dies the other reads the end of it, so nothing is left behind; a child that
+has nothing left to do says so before it leaves.
 """
 
+import contextlib
 import multiprocessing
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Literal
 
 import torch
 
@@ -28,6 +30,8 @@ from caev2.store.writer import StoreWriter
 _TELL_SECONDS = 0.2
 _LEAVE_SECONDS = 10.0
 
+Duty = Literal["calibrate", "compute"]
+
 
 @dataclass(frozen=True, slots=True)
 class ManyDevices:
@@ -42,16 +46,20 @@ class ManyDevices:
 
     @property
     def own_device(self) -> str:
-        """The first, to calibrate on."""
-        return self.devices[0]
+        """This process only needs to know the teacher; the devices' memory is theirs."""
+        return "cpu"
 
     def workers(self, wanted: int | None) -> int:
         """See `engine.decode_workers`."""
         return decode_workers(wanted, self.device, len(self.devices))
 
     def calibrate(self, job: Job, writer: StoreWriter, teacher: Teacher, progress: Progress) -> None:
-        """Here."""
-        job.calibrate(writer, teacher, self.device, progress)
+        """On the first device."""
+        del teacher
+        if writer.uncalibrated():
+            progress.say(f"extract: calibrating on {self.device}")
+            _employ(job, self.devices[:1], "calibrate", Foreman(()), None, progress)
+            writer.uncalibrated()  # takes over what was learned
 
     def compute(
         self,
@@ -62,50 +70,78 @@ class ManyDevices:
         tally: Tally,
         progress: Progress,
     ) -> None:
-        """In processes of their own."""
+        """In a process for each."""
         del writer, teacher
-        foreman, context = Foreman(blocks), multiprocessing.get_context("spawn")  # a CUDA device cannot be forked
-        crew: dict[Connection, BaseProcess] = {}
-        try:
-            for device in self.devices[: len(blocks)]:
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(job, device, theirs), name=device)
+        _employ(job, self.devices[: len(blocks)], "compute", Foreman(blocks), tally, progress)
+
+
+def _employ(
+    job: Job, devices: Sequence[str], duty: Duty, foreman: Foreman, tally: Tally | None, progress: Progress
+) -> None:
+    """Have a process work on each of some devices."""
+    context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked into another
+    crew: dict[Connection, BaseProcess] = {}
+    try:
+        for device in devices:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(job, device, duty, theirs), name=device)
+            with _signals_ignored():
                 process.start()
-                theirs.close()
-                crew[ours] = process
-            _lead(crew, foreman, tally, progress)
-        finally:
-            _dismiss(crew)
+            theirs.close()
+            crew[ours] = process
+        _lead(crew, foreman, tally, progress)
+    finally:
+        _dismiss(crew)
 
 
-def _lead(crew: dict[Connection, BaseProcess], foreman: Foreman, tally: Tally, progress: Progress) -> None:
-    """Answer the workers until all have left."""
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """A process that begins now ignores Ctrl-C and SIGTERM from its first moment: this one ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _lead(crew: dict[Connection, BaseProcess], foreman: Foreman, tally: Tally | None, progress: Progress) -> None:
+    """Answer the workers until all have said that they leave.
+
+    Raises:
+        Caev2Error: A worker raised it.
+        WorkerDied: One is gone without a word.
+    """
     at_work = set(crew)
     while at_work:
         for connection in wait(list(at_work)):
             assert isinstance(connection, Connection)
-            process = crew[connection]
             try:
                 message = connection.recv()
-            except EOFError:
+                if message == _ASK:
+                    connection.send(foreman.ask(crew[connection].name))
+            except (EOFError, OSError):
+                raise _died(crew[connection]) from None
+            if message == _LEAVE:
                 at_work.discard(connection)
-                process.join()
-                if process.exitcode:
-                    raise WorkerDied(
-                        f"The process that extracts on {process.name} was ended from outside (exit status "
-                        f"{process.exitcode}). Most often memory was short. Run the same command again: finished work "
-                        "is kept."
-                    ) from None
-                continue
-            if isinstance(message, Caev2Error):
+            elif isinstance(message, Caev2Error):
                 raise message
-            if message is _ASK:
-                connection.send(foreman.ask(process.name))
-            elif isinstance(message, str):
-                progress.warn(message)
-            else:
+            elif isinstance(message, _Warning):
+                progress.warn(message.text)
+            elif isinstance(message, list) and tally is not None:
                 for done in message:
                     tally.image_done(done)
+
+
+def _died(process: BaseProcess) -> WorkerDied:
+    process.join(_LEAVE_SECONDS)
+    return WorkerDied(
+        f"The process that extracts on {process.name} was ended from outside (exit status {process.exitcode}). Most "
+        "often memory was short. Run the same command again: finished work is kept."
+    )
 
 
 def _dismiss(crew: dict[Connection, BaseProcess]) -> None:
@@ -119,8 +155,16 @@ def _dismiss(crew: dict[Connection, BaseProcess]) -> None:
             process.join()
 
 
-_ASK = None
-"""What a worker sends when it wants the next block."""
+_ASK, _LEAVE = "ask", "leave"
+
+
+@dataclass(frozen=True, slots=True)
+class _Warning:
+    text: str
+
+
+class _ParentGone(Exception):
+    """The parent is gone, or wants no more."""
 
 
 class _Parent(Silent):
@@ -135,50 +179,71 @@ class _Parent(Silent):
         """Block after block, until there is none left."""
         while True:
             self._send(_ASK)
-            block = self._connection.recv()
+            try:
+                block = self._connection.recv()
+            except (EOFError, OSError):
+                raise _ParentGone from None
             if block is None:
                 return
             yield block
 
     def image_done(self, done: ImageDone) -> None:
-        """Tell of an image, together with others."""
-        self._done.append(done)
-        if time.monotonic() - self._told > _TELL_SECONDS:
-            self.tell()
+        """Tell of an image, together with others; in any thread."""
+        with self._lock:
+            self._done.append(done)
+            if time.monotonic() - self._told > _TELL_SECONDS:
+                self._tell()
 
-    def tell(self) -> None:
-        """Tell of all images that are through."""
-        done, self._done, self._told = self._done, [], time.monotonic()
-        self._send(done)
+    def leave(self) -> None:
+        """There is nothing left to do."""
+        with self._lock:
+            self._tell()
+        self._send(_LEAVE)
 
     def warn(self, message: str) -> None:
         """Pass it on."""
-        self._send(message)
+        self._send(_Warning(message))
 
     def fail(self, problem: Caev2Error) -> None:
         """Pass it on."""
         self._send(problem)
 
+    def _tell(self) -> None:
+        done, self._done, self._told = self._done, [], time.monotonic()
+        self._put(done)
+
     def _send(self, message: object) -> None:
         with self._lock:
+            self._put(message)
+
+    def _put(self, message: object) -> None:
+        try:
             self._connection.send(message)
+        except OSError:
+            raise _ParentGone from None
 
 
-def _work(job: Job, device: str, connection: Connection) -> None:
+def _work(job: Job, device: str, duty: Duty, connection: Connection) -> None:
     """The body of a worker process."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the parent ends first, and this pipe with it
+    multiprocessing.set_start_method("fork", force=True)  # for the decoders: not an interpreter of their own for each
     torch.set_num_threads(job.threads)
     parent = _Parent(connection)
-    with suppress(BrokenPipeError, EOFError, ConnectionResetError):  # the parent is gone, or wants no more
+    with contextlib.suppress(_ParentGone):
         try:
-            teacher = job.load_teacher(device)
-            writer = job.join_store(teacher)
-            try:
-                job.compute(writer, teacher, device, parent.ask(), parent.image_done, parent)
-            finally:
-                writer.close()
-            parent.tell()
+            _do(job, device, duty, parent)
+            parent.leave()
         except Caev2Error as problem:
             parent.fail(problem)
     connection.close()
+
+
+def _do(job: Job, device: str, duty: Duty, parent: _Parent) -> None:
+    teacher = job.load_teacher(device)
+    writer = job.join_store(teacher)
+    try:
+        if duty == "calibrate":
+            job.calibrate(writer, teacher, device, parent)
+        else:
+            job.compute(writer, teacher, device, parent.ask(), parent.image_done, parent)
+    finally:
+        writer.close()

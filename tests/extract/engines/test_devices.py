@@ -13,7 +13,7 @@ from caev2.extract.engines.devices import ManyDevices
 from caev2.extract.run import extract
 from caev2.progress import Silent
 from tests.extract.engines.conftest import IMAGES, RECIPE, files_of
-from tests.made_up import make_photographs
+from tests.made_up import EXTRACT, PatchMeans, make_photographs
 
 TWO = ManyDevices(("cpu", "cpu"))
 
@@ -45,10 +45,28 @@ def test_too_many_undecodable_images_stop_every_device(tmp_path):
     assert not (tmp_path / "store" / ".tmp").exists()
 
 
-def test_a_device_process_that_is_killed_is_named_and_the_same_command_goes_on(photographs, undisturbed, tmp_path):
+class Flaky(PatchMeans):
+    """Its device is reached over a network of its own."""
+
+    def tokens(self, images, taps):
+        raise ConnectionResetError("the device's, not the pipe's")
+
+
+def test_a_failure_of_the_teacher_is_not_taken_for_the_end_of_the_work(tmp_path, capfd):
+    images = make_photographs(tmp_path / "images", 20)
+    with pytest.raises(WorkerDied, match="exit status 1"):
+        extract(images, tmp_path / "store", EXTRACT, teacher=Flaky(), engine=TWO)
+    assert "the device's, not the pipe's" in capfd.readouterr().err  # a bug's traceback
+
+
+@pytest.mark.parametrize("wait_s", [None, 0.0, 0.02, 0.1, 0.3])
+def test_a_device_process_that_is_killed_is_named_and_the_same_command_goes_on(
+    photographs, undisturbed, tmp_path, wait_s
+):
     def kill_one() -> None:
-        while not (store / "units").is_dir():
+        while not (multiprocessing.active_children() if wait_s is None else (store / "units").is_dir()):
             time.sleep(0.01)
+        time.sleep(wait_s or 0)
         victim = multiprocessing.active_children()[0]
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
