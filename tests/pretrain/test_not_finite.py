@@ -155,10 +155,10 @@ def healthy(data, tmp_path):
     targets = torch.from_numpy(store.read_stored("projected", batch.view, batch.rows.numpy()))
     model = build(recipe.model, seed=0)
 
-    def keep(figures: dict[str, float]) -> Path:
+    def keep(figures: dict[str, float], precision: str = "fp32") -> Path:
         path = tmp_path / "kept.safetensors"
         sound = dataclasses.replace(batch, targets=targets)
-        keep_step(path, model, sound, targets.float(), precision="fp32", device="cpu", figures=figures)
+        keep_step(path, model, sound, targets.float(), precision=precision, device="cpu", figures=figures)
         return path
 
     return model, keep
@@ -174,6 +174,28 @@ def test_a_replay_of_a_finite_step_says_so_and_has_the_same_numbers_each_time(he
     assert 0 < once.loss < 2
     assert once.recorded == {"device": "cpu", "loss": 1.5}
     assert once.grad_norm == pytest.approx(sum(norm**2 for norm in once.grad_norms.values()) ** 0.5, rel=1e-5)
+
+
+def test_a_replay_computes_in_the_precision_of_the_run(healthy):
+    _, keep = healthy
+    exact, rounded = replay_step(keep({})), replay_step(keep({}, precision="bf16"))
+    assert (exact.precision, rounded.precision) == ("fp32", "bf16")
+    assert rounded.finite
+    assert rounded.loss != exact.loss
+    assert rounded.loss == pytest.approx(exact.loss, rel=0.02)
+
+
+@pytest.mark.gpu
+def test_a_step_of_a_gpu_is_kept_and_replayed_there_and_here(healthy, tmp_path):
+    model, keep = healthy
+    kept = read_step(keep({}))
+    path = tmp_path / "gpu.safetensors"
+    batch, latents = kept.batch.to("cuda"), kept.latents.cuda()
+    keep_step(path, model.cuda(), batch, latents, precision="fp32", device="cuda", figures={})
+    assert read_step(path).generators.keys() == {"cpu", "cuda"}
+    there, here = replay_step(path, "cuda"), replay_step(path)
+    assert there.finite
+    assert there.loss == pytest.approx(here.loss, rel=1e-2)  # in TF32 there
 
 
 def test_the_module_where_numbers_overflow_first_is_named(healthy):
