@@ -81,11 +81,8 @@ def pretrain(
     if replay is not None:
         _replay(ctx, replay, device, as_json)
         return
-    for name, given in (("STORE", store), ("RUN", run)):
-        if given is None:
-            raise click.UsageError(f"Missing argument '{name}'.", ctx)
-    assert store is not None
-    assert run is not None
+    if store is None or run is None:
+        raise click.UsageError(f"Missing argument '{'STORE' if store is None else 'RUN'}'.", ctx)
     from caev2.pretrain.plan import plan
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import pretrain as stage

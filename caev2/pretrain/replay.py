@@ -82,7 +82,9 @@ def _compute(kept: KeptStep, model: CAEv2, batch: Batch, device: str) -> Replay:
         cosine_visible=float(alignment.visible_cosine),
         cosine_masked=float(alignment.masked_cosine),
         grad_norm=float(total),
-        grad_norms={name: float(_gradient_norm(part)) for name, part in model.named_children()},
+        grad_norms={
+            name: float(_gradient_norm(part)) for name, part in model.named_children() if list(part.parameters())
+        },
         recorded={"device": kept.device, **kept.figures},
     )
 
