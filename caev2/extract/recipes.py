@@ -48,7 +48,7 @@ class ExtractRecipe:
     in `quality.FLOORS`. It decides whether there is a store, not what is in it."""
     crops: Literal["jpeg", "raw"] | None = None
     """Whether the store keeps the crops, so that training needs no source images: as JPEG of quality 95, which the
-    teacher then sees as well, or as they are."""
+    teacher then sees as well if it takes crops of that size, or as they are."""
     layout: Layout = "zarr"
     """In which files rows lie: zarr shards, or tars that stock `webdataset` reads. The numbers are the same."""
     block_images: int = 512
