@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -53,18 +54,20 @@ def in_order(
         Caev2Error: `make` raised it.
         WorkerDied: A worker was killed, as by a system that is out of memory.
     """
-    loader = DataLoader(
-        _Attempts(make),
-        batch_size=None,
-        sampler=keys,  # type: ignore[arg-type]
-        num_workers=workers,
-        prefetch_factor=ahead if workers else None,
-        collate_fn=_as_is,
-        pin_memory=pin_memory,
-        worker_init_fn=_Beginning(os.getpid()),
-        generator=torch.Generator(),  # else the global one would give a seed away
-    )
-    items = iter(loader)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores: as was asked for
+        loader = DataLoader(
+            _Attempts(make),
+            batch_size=None,
+            sampler=keys,  # type: ignore[arg-type]
+            num_workers=workers,
+            prefetch_factor=ahead if workers else None,
+            collate_fn=_as_is,
+            pin_memory=pin_memory,
+            worker_init_fn=_Beginning(os.getpid()),
+            generator=torch.Generator(),  # else the global one would give a seed away
+        )
+        items = iter(loader)
     _soften_deaths()
     while True:
         try:

@@ -31,7 +31,7 @@ def die_at_three(number: int) -> int:
     return number
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])  # 5: more than cores, which is nobody else's business
 def test_items_come_in_the_order_of_their_keys(workers):
     assert [int(item) for item in in_order(double, range(20), workers=workers)] == list(range(0, 40, 2))
     assert list(in_order(double, [], workers=workers)) == []
