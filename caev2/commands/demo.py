@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from caev2.commands.invocation import bars, common_options, example, pick_device
+from caev2.commands.leaving import leaving_with_a_checkpoint
 
 
 @click.command(epilog=example("demo --quick"))
@@ -28,7 +29,8 @@ def demo(out: Path, quick: bool, seed: int, as_json: bool, quiet: bool, device: 
     from caev2.demo.run import print_demo, run_demo
     from caev2.terminal import print_json
 
-    result = run_demo(out, quick=quick, seed=seed, device=pick_device(device), progress=bars(quiet))
+    with leaving_with_a_checkpoint():
+        result = run_demo(out, quick=quick, seed=seed, device=pick_device(device), progress=bars(quiet))
     if as_json:
         print_json(dataclasses.asdict(result))
     else:

@@ -14,11 +14,11 @@ from caev2.commands.invocation import (
     common_options,
     example,
     json_option,
-    leave,
     pick_device,
     print_result,
     set_option,
 )
+from caev2.commands.leaving import leaving_with_a_checkpoint
 from caev2.store.remote.paths import StorePath
 from caev2.store.sources.at_url import ImagesUrl
 
@@ -86,28 +86,24 @@ def pretrain(
     from caev2.pretrain.plan import plan
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import pretrain as stage
-    from caev2.pretrain.signals import Interrupted, leaving_early
     from caev2.recipe import load, override
     from caev2.store.reader import Store
 
-    try:
-        with leaving_early():
-            chosen, opened = override(load(recipe, RECIPES), settings), Store(store)
-            if dry_run:
-                print_result(plan(chosen, opened, run), as_json, f"{run} would be")
-                return
-            result = stage(
-                opened,
-                run,
-                chosen,
-                images=images,
-                device=pick_device(device),
-                resume=resume,
-                init_from=init_from,
-                progress=bars(quiet),
-            )
-    except Interrupted as left:
-        leave(ctx, str(left), 128 + left.signal_number)
+    with leaving_with_a_checkpoint():
+        chosen, opened = override(load(recipe, RECIPES), settings), Store(store)
+        if dry_run:
+            print_result(plan(chosen, opened, run), as_json, f"{run} would be")
+            return
+        result = stage(
+            opened,
+            run,
+            chosen,
+            images=images,
+            device=pick_device(device),
+            resume=resume,
+            init_from=init_from,
+            progress=bars(quiet),
+        )
     print_result(result, as_json, f"Trained {run}")
 
 

@@ -80,6 +80,19 @@ def test_a_signal_to_all_processes_saves_a_checkpoint_and_the_run_ends_as_if_und
     assert_equal_weights(undisturbed, run)
 
 
+def test_the_demo_is_left_as_training_is(tmp_path):
+    process = start([PROGRAM, "demo", "--quick", "--quiet", "--device", "cpu", "--out", tmp_path])
+    deadline = time.monotonic() + 120
+    while not (log := next(tmp_path.rglob("log.jsonl"), None)) or b"\n" not in log.read_bytes():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    assert re.fullmatch(r"caev2: Stopped at step \d+; a checkpoint was saved\. The same .*", err.strip())
+
+
 def batch_script() -> str:
     """The one of the page that asks for a signal."""
     blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
