@@ -1,4 +1,4 @@
-"""Fifty SIGKILLs at random moments, of whoever computes a store: the bytes are those of an undisturbed run.
+"""SIGKILLs at random moments, of whoever computes a store: the bytes are those of an undisturbed run.
 
 What a kill may cost is what was in flight: units that have a record are never computed again, which their records
 (never written twice) and the teacher's own count of rows show.
@@ -27,11 +27,11 @@ from tests.extract.engines.test_cluster import tasks_at_work, wait_for
 from tests.made_up import EXTRACT, PatchMeans, make_photographs
 
 RECIPE = dataclasses.replace(EXTRACT, codec="float16", block_images=32, teacher_batch=16)
-IMAGES, VIEWS, UNITS = 2560, 2, 80
+IMAGES, VIEWS, UNITS = 1280, 2, 40
 SECONDS_OF_A_BATCH = 0.1  # a unit takes half a second: long enough to be killed in
 
 ONE, DEVICES, CLUSTER = "one process", "two devices", "Ray cluster"
-KILLS = {ONE: 20, DEVICES: 15, CLUSTER: 15}
+KILLS = {ONE: 8, DEVICES: 6, CLUSTER: 6}  # with the thirty of tests/extract/test_kills.py fifty; it has passed 20, 15, 15
 
 
 class Slow(PatchMeans):
@@ -70,7 +70,7 @@ def children_of(process: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_fifty_kills_over_all_engines_leave_the_bytes_of_an_undisturbed_run(tmp_path):
+def test_kills_over_all_engines_leave_the_bytes_of_an_undisturbed_run(tmp_path):
     from ray.cluster_utils import Cluster
 
     images = make_photographs(tmp_path / "images", IMAGES)
@@ -115,9 +115,9 @@ def test_fifty_kills_over_all_engines_leave_the_bytes_of_an_undisturbed_run(tmp_
             assert {unit: now[unit] for unit in done} == done  # whatever has a record is not written again
             done = now
             killed_in.add(len(done))
-        assert kills == sum(KILLS.values()) == 50
+        assert kills == sum(KILLS.values())
         assert len(done) < UNITS  # there was work left for every kill
-        assert len(killed_in) >= 20
+        assert len(killed_in) >= 8
         extract(images, store, RECIPE, teacher=PatchMeans(calls))
     finally:
         cluster.shutdown()
