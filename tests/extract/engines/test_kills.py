@@ -31,7 +31,8 @@ IMAGES, VIEWS, UNITS = 1280, 2, 40
 SECONDS_OF_A_BATCH = 0.1  # a unit takes half a second: long enough to be killed in
 
 ONE, DEVICES, CLUSTER = "one process", "two devices", "Ray cluster"
-KILLS = {ONE: 8, DEVICES: 6, CLUSTER: 6}  # with the thirty of tests/extract/test_kills.py fifty; it has passed 20, 15, 15
+KILLS = {ONE: 8, DEVICES: 6, CLUSTER: 6}
+"""Fifty with the thirty of tests/extract/test_kills.py. Twenty, fifteen and fifteen have passed, too."""
 
 
 class Slow(PatchMeans):
