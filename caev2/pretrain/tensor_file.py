@@ -93,8 +93,9 @@ def _write_whole(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove what a killed writer left behind."""
-    for path in folder.glob(".*.safetensors.tmp"):
-        path.unlink()
+    for pattern in (".*.safetensors.tmp", ".tmp??????"):  # ours, and the name that safetensors itself writes under
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 @contextlib.contextmanager

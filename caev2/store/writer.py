@@ -140,11 +140,11 @@ class StoreWriter:
 
         Not where there are other writers, which may ask for less.
         """
-        assert self._scratch is not None
+        if self._scratch is None:
+            return  # the store is whole
         with writing(self.path), locked(self.path):
-            if self._scratch.is_alone() and read_manifest(self.path).spec.uncalibrated == tuple(
-                self.manifest.spec.targets
-            ):
+            nothing_learned = read_manifest(self.path).spec.uncalibrated == tuple(self.manifest.spec.targets)
+            if nothing_learned and self._scratch.is_alone():
                 for place in (FILE_NAME, *metadata_files(self.manifest)):
                     (self.path / place).unlink(missing_ok=True)
                 for folder in sorted({(self.path / place).parent for place in metadata_files(self.manifest)})[:0:-1]:

@@ -79,6 +79,13 @@ def test_the_same_state_gives_the_same_bytes(tmp_path):
     assert Training().train(range(3)).save(tmp_path / "two", 3).path.read_bytes() == first
 
 
+def test_what_a_writer_that_was_killed_left_is_removed_by_the_next_one(tmp_path):
+    for name in (".step-000000001.safetensors.tmp", ".tmpMQyP4V"):  # ours, and the one that safetensors writes first
+        (tmp_path / name).write_bytes(b"half a checkpoint")
+    Training().save(tmp_path, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000000.safetensors"]
+
+
 def test_weights_alone_can_be_loaded(tmp_path):
     trained = Training().train(range(3))
     path = trained.save(tmp_path, 3).path
