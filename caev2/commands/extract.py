@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +20,9 @@ from caev2.commands.invocation import (
 )
 from caev2.commands.planning import print_plan
 from caev2.store.sources.at_url import ImagesUrl
+
+if TYPE_CHECKING:
+    from caev2.store.pixels.kept import KeptViews
 
 
 @click.command(epilog=example("extract photographs photographs.caev2 --recipe base-300e"))
@@ -94,25 +98,15 @@ def extract(
     device: str | None,
 ) -> None:
     """Run a frozen teacher once over deterministic crops of IMAGES and keep its latents in STORE."""
-    from caev2.errors import ConfigError
     from caev2.extract.parts import parse_part
     from caev2.extract.recipes import RECIPES
     from caev2.extract.run import extract as run_extract
     from caev2.extract.shown import over_kept_views
     from caev2.recipe import load, override
     from caev2.store.images import open_images
-    from caev2.store.layout import INDEX
-    from caev2.store.manifest import FILE_NAME
-    from caev2.store.pixels.kept import open_kept_views
     from caev2.store.sources.subset import Subset
 
-    kept = None
-    if from_crops:
-        if not isinstance(images, Path):
-            raise ConfigError(f"{images} is a URL. Bring the store here first: `caev2 store copy {images} FOLDER`.")
-        kept = open_kept_views(images)
-    elif isinstance(images, Path) and (images / FILE_NAME).is_file() and (images / INDEX).is_file():
-        raise ConfigError(f"{images} is a store and no images. To extract from the crops that it keeps: --from-crops.")
+    kept = _open_kept(images, from_crops)
     chosen = load(recipe, RECIPES)
     chosen = override(chosen if kept is None else over_kept_views(chosen, kept), settings)
     named = {"teacher": teacher, "view_count": views, "codec": codec, "layout": layout}
@@ -147,3 +141,25 @@ def extract(
     if not as_json:
         facts["failures"] = list_failures(result.failures)
     print_result(facts, as_json, f"Extracted {store}")
+
+
+def _open_kept(images: Path | ImagesUrl, from_crops: bool) -> "KeptViews | None":
+    """The store whose crops are the source, if that is asked for.
+
+    Raises:
+        ConfigError: It lies at a URL; or images were asked for, and a store was given.
+    """
+    from caev2.errors import ConfigError
+    from caev2.store.layout import INDEX
+    from caev2.store.manifest import FILE_NAME
+    from caev2.store.pixels.kept import open_kept_views
+
+    if not isinstance(images, Path):
+        if from_crops:
+            raise ConfigError(f"{images} is a URL. Bring the store here first: `caev2 store copy {images} FOLDER`.")
+        return None
+    if from_crops:
+        return open_kept_views(images)
+    if (images / FILE_NAME).is_file() and (images / INDEX).is_file():
+        raise ConfigError(f"{images} is a store and no images. To extract from the crops that it keeps: --from-crops.")
+    return None
