@@ -28,6 +28,11 @@ class Rows(Silent):
         self.rows += items
 
 
+def at_work() -> list[multiprocessing.process.BaseProcess]:
+    """The processes of devices, and not the data workers that another test may have left to be collected."""
+    return [process for process in multiprocessing.active_children() if process.name in TWO.devices]
+
+
 def test_two_devices_leave_the_bytes_of_one(photographs, undisturbed, tmp_path):
     told = Rows()
     result = extract(photographs, tmp_path / "store", RECIPE, engine=TWO, progress=told)
@@ -41,7 +46,7 @@ def test_too_many_undecodable_images_stop_every_device(tmp_path):
         path.write_bytes(b"no image")
     with pytest.raises(SourceError, match="images cannot be used"):
         extract(images, tmp_path / "store", RECIPE, engine=TWO)
-    assert multiprocessing.active_children() == []
+    assert at_work() == []
     assert not (tmp_path / "store" / ".tmp").exists()
 
 
@@ -59,24 +64,31 @@ def test_a_failure_of_the_teacher_is_not_taken_for_the_end_of_the_work(tmp_path,
     assert "the device's, not the pipe's" in capfd.readouterr().err  # a bug's traceback
 
 
+class Slow(PatchMeans):
+    """Takes its time, so that there is something to be killed in."""
+
+    def tokens(self, images, taps):
+        time.sleep(0.05)
+        return super().tokens(images, taps)
+
+
 @pytest.mark.parametrize("wait_s", [None, 0.0, 0.02, 0.1, 0.3])
-def test_a_device_process_that_is_killed_is_named_and_the_same_command_goes_on(
-    photographs, undisturbed, tmp_path, wait_s
-):
+def test_a_device_process_that_is_killed_is_named_and_the_same_command_goes_on(photographs, tmp_path, wait_s):
     def kill_one() -> None:
-        while not (multiprocessing.active_children() if wait_s is None else (store / "units").is_dir()):
+        while not (at_work() if wait_s is None else (store / "units").is_dir()):
             time.sleep(0.01)
         time.sleep(wait_s or 0)
-        victim = multiprocessing.active_children()[0]
+        victim = at_work()[0]
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
 
-    store = tmp_path / "store"
+    recipe, store = dataclasses.replace(EXTRACT, workers=0), tmp_path / "store"  # two seconds for both devices
+    extract(photographs, tmp_path / "whole", recipe, teacher=PatchMeans())
     killer = threading.Thread(target=kill_one)
     killer.start()
     with pytest.raises(WorkerDied, match="extracts on cpu was ended from outside"):
-        extract(photographs, store, RECIPE, engine=TWO)
+        extract(photographs, store, recipe, teacher=Slow(), engine=TWO)
     killer.join()
-    assert multiprocessing.active_children() == []
-    extract(photographs, store, RECIPE, engine=TWO)
-    assert files_of(store) == undisturbed
+    assert at_work() == []
+    extract(photographs, store, recipe, teacher=PatchMeans(), engine=TWO)
+    assert files_of(store) == files_of(tmp_path / "whole")
