@@ -1,5 +1,6 @@
 """Several devices of one machine, which on a machine without any is the CPU several times."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
