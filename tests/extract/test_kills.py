@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,21 @@ def die() -> None:
 
 
 class Deadly(PatchMeans):
-    """A teacher whose process is killed in its batch number `batches`."""
+    """A teacher whose process is killed in its batch number `batches`, once `units` of the store are done.
 
-    def __init__(self, calls: Path, batches: int):
+    Units are written while the next ones are computed; the wait makes sure that every kill is one of a later unit.
+    """
+
+    def __init__(self, calls: Path, batches: int, store: Path, units: int):
         super().__init__(calls)
-        self._left = batches
+        self._left, self._store, self._units = batches, store, units
 
     def tokens(self, images, taps):
         self._left -= 1
         if self._left < 0:
+            deadline = time.monotonic() + 60
+            while units_done(self._store) < self._units and time.monotonic() < deadline:
+                time.sleep(0.001)
             die()
         return super().tokens(images, taps)
 
@@ -73,11 +80,11 @@ class DeadlyMoves:
             die()
 
 
-def run_until_killed(images: Path, store: Path, calls: Path, kind: str, count: int) -> None:
-    """The body of a process that will not return, unless its work ends before."""
+def run_until_killed(images: Path, store: Path, calls: Path, kind: str, count: int, finished: int = 0) -> None:
+    """The body of a process that will not return, unless its work ends before; it finishes so many units first."""
     teacher = PatchMeans(calls)
     if kind == "batch":
-        teacher = Deadly(calls, count)
+        teacher = Deadly(calls, count, store, units_done(store) + finished)
     else:
         disk.os = DeadlyMoves(kind, count)
     extract(images, store, RECIPE, teacher=teacher)
@@ -128,7 +135,8 @@ def test_a_store_that_was_killed_again_and_again_has_the_bytes_of_an_undisturbed
             in_moves += 1
         else:
             kind, per_unit = "batch", RECIPE.block_images * VIEWS // RECIPE.teacher_batch
-        assert kill_once(images, store, calls, kind, finished * per_unit + chance.randrange(per_unit))
+        count = finished * per_unit + chance.randrange(per_unit)
+        assert kill_once(images, store, calls, kind, count, finished)
         kills += 1
         killed_in.add(units_done(store))
     assert len(killed_in) == KILLS_IN_UNITS
