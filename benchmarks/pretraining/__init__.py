@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/pretrain_step.py` and `benchmarks/pretrain_end_to_end.py`."""
