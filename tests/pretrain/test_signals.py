@@ -69,6 +69,15 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture
+def in_foreground():
+    """The tests themselves may run as a background job, for which a shell has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_foreground")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_ends_the_items_after_the_current_one_and_the_old_handlers_come_back(number):
     before = {one: signal.getsignal(one) for one in (*SIGNALS, signal.SIGALRM)}
