@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -133,8 +132,7 @@ def _share(task: Task) -> float | int:
 def _parts(task: Task) -> list[str]:
     """What there is to say of a task, the most telling first."""
     total = f"{int(task.total or 0):,}"
-    figures = (f"{_NAMES.get(name, name)} {_number(value)}" for name, value in task.fields["figures"].items())
-    rate = _items_per_s(task)
+    figures, rate = task.fields["figures"], _items_per_s(task)
     if task.finished:
         clock = f"took {_duration(task.finished_time or 0)}"
     else:
@@ -142,9 +140,10 @@ def _parts(task: Task) -> list[str]:
     return [
         f"{f'{int(task.completed):,}':>{len(total)}}/{total}",
         _percent(task),
-        *([_rate(rate)] if rate else []),
+        # steps a second say less than images a second, and there is no room for both on most terminals
+        *([_rate(rate)] if rate and "images_per_s" not in figures else []),
         clock,
-        *figures,
+        *(_figure(name, figures[name]) for name in sorted(figures, key=_rank)),
     ]
 
 
@@ -171,12 +170,27 @@ def compose_line(what: str, parts: Sequence[str], share: float | int, width: int
     return "  ".join([what, "━" * full + "╌" * (columns - full), *shown[1:]])
 
 
-_NAMES = {
-    "cosine_class": "cos class",
-    "cosine_visible": "cos visible",
-    "cosine_masked": "cos masked",
-    "images_per_s": "images/s",
+_FIGURES = {
+    "loss": "loss {:.3f}",
+    "images_per_s": "{:,.0f} img/s",
+    "epoch": "epoch {}",
+    "cosine_masked": "cos masked {:.3f}",
+    "cosine_visible": "cos visible {:.3f}",
+    "cosine_class": "cos class {:.3f}",
+    "data_wait_percent": "data wait {:.0f} %",
+    "mfu_percent": "MFU {:.0f} %",
+    "lr": "lr {:.1e}",
+    "grad_norm": "grad norm {:.2f}",
 }
+"""Figures of training, the most telling first, and how they are written. Others follow as they come."""
+
+
+def _rank(name: str) -> int:
+    return list(_FIGURES).index(name) if name in _FIGURES else len(_FIGURES)
+
+
+def _figure(name: str, value: float | int) -> str:
+    return _FIGURES[name].format(value) if name in _FIGURES else f"{name} {_number(value)}"
 
 
 def _number(value: float | int) -> str:
@@ -196,7 +210,9 @@ def _rate(items_per_s: float | int) -> str:
 
 
 def _duration(seconds: float | int) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    """In hours, minutes and seconds; two days and more in days and hours."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours // 24} d {hours % 24} h" if hours >= 48 else f"{hours}:{rest // 60:02}:{rest % 60:02}"
 
 
 def print_json(result: Any) -> None:

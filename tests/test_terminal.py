@@ -9,7 +9,17 @@ from rich.console import Console
 
 from caev2.terminal import Bars, compose_line, print_facts, print_json, print_table
 
-FIGURES = {"loss": 0.4123, "cosine_class": 0.7, "cosine_visible": 0.65, "cosine_masked": 0.6, "images_per_s": 1234.5}
+FIGURES = {
+    "loss": 0.4123,
+    "cosine_class": 0.7,
+    "cosine_visible": 0.65,
+    "cosine_masked": 0.6,
+    "images_per_s": 1234.5,
+    "epoch": 3,
+    "data_wait_percent": 1.6,
+    "mfu_percent": 47.1,
+    "lr": 1.5e-3,
+}
 
 
 class Clock:
@@ -47,9 +57,10 @@ def train_for_a_while(bars: Bars, clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("width", "shown"),
     [
-        (40, ["pretrain", "120/103,125", "0.1 %", "2.0/s"]),
-        (80, ["pretrain", "120/103,125", "0.1 %", "2.0/s", "eta 14:18:", "loss 0.412"]),
-        (140, ["loss 0.412", "cos class 0.700", "cos visible 0.650", "cos masked 0.600", "━", "╌"]),
+        (60, ["pretrain", "120/103,125", "0.1 %", "eta 14:18:"]),
+        (80, ["pretrain", "120/103,125", "0.1 %", "eta 14:18:", "loss 0.412", "1,234 img/s"]),
+        (140, ["epoch 3", "cos masked 0.600", "cos visible 0.650", "cos class 0.700", "━", "╌"]),
+        (180, ["cos class 0.700", "data wait 2 %", "MFU 47 %", "lr 1.5e-03", "━", "╌"]),
     ],
 )
 def test_a_line_says_what_matters_and_fits_the_terminal(width, shown):
@@ -75,6 +86,27 @@ def test_no_width_makes_a_line_too_long_or_cuts_a_part_in_two(width):
     pieces = [piece for piece in line.split("  ")[1:] if not set(piece) <= set("━╌")]
     assert pieces == parts[: len(pieces)]
     assert len(pieces) == len(parts) or width < 80
+
+
+def test_a_long_run_with_all_its_figures_shows_the_most_telling_on_80_columns():
+    bars, console, clock = draw(80)
+    bars.start("pretrain", 187_500, 100_000)
+    clock.now += 700
+    bars.advance(100)
+    bars.advance(0, **FIGURES | {"images_per_s": 292.6})
+    bars.finish()
+    line = last_line(console)
+    assert line == "pretrain  100,100/187,500  53.3 %  eta 7 d 1 h  loss 0.412  293 img/s  epoch 3"
+    assert len(line) < 80
+
+
+def test_figures_that_nobody_knows_come_last():
+    bars, console, clock = draw(120)
+    bars.start("pretrain", 10)
+    clock.now += 1
+    bars.advance(1, other=7, knn=0.5, loss=1.0)
+    bars.finish()
+    assert last_line(console).endswith("loss 1.000  other 7  knn 0.500")
 
 
 def test_a_finished_line_says_how_long_it_took():
