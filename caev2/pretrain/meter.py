@@ -4,13 +4,20 @@ import time
 from collections.abc import Iterator
 
 from caev2.pretrain.batches import Batch
+from caev2.pretrain.cost import mfu
 
 
 class Meter:
-    """Images per second, and how much of the time was spent waiting for batches."""
+    """Images per second, how much of the time was spent waiting for batches, and what share of the peak is used.
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
+    Args:
+        batch_size: Images of a step, over all devices.
+        gmac: Billion multiply-adds of one image's forward pass; none: no share is told.
+        peak_flops: Operations a second that all devices can do together; none: that is not known.
+    """
+
+    def __init__(self, batch_size: int, *, gmac: float | None = None, peak_flops: float | None = None):
+        self._batch_size, self._gmac, self._peak_flops = batch_size, gmac, peak_flops
         self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -27,9 +34,9 @@ class Meter:
     def read(self) -> dict[str, float]:
         """The figures since they were last read."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        figures = {
-            "images_per_s": round(self._steps * self._batch_size / seconds, 1),
-            "data_wait_percent": round(100 * self._waited / seconds, 1),
-        }
+        rate = self._steps * self._batch_size / seconds
+        figures = {"images_per_s": round(rate, 1), "data_wait_percent": round(100 * self._waited / seconds, 1)}
+        if self._gmac is not None and self._peak_flops is not None:
+            figures["mfu_percent"] = round(100 * mfu(self._gmac, rate, self._peak_flops), 1)
         self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
         return figures

@@ -1,0 +1,23 @@
+"""Speed, as a run tells it."""
+
+import pytest
+
+from caev2.pretrain.cost import mfu
+from caev2.pretrain.meter import Meter
+
+
+def measured(**options) -> dict[str, float]:
+    meter = Meter(8, **options)
+    assert len(list(meter.waiting(iter(["a", "b", "c"])))) == 3  # type: ignore[arg-type]
+    return meter.read()
+
+
+def test_the_share_of_the_peak_follows_from_the_rate():
+    figures = measured(gmac=12.1, peak_flops=1e15)
+    assert figures["mfu_percent"] == pytest.approx(100 * mfu(12.1, figures["images_per_s"], 1e15), abs=0.06)
+    assert 0 <= figures["data_wait_percent"] <= 100
+
+
+@pytest.mark.parametrize("options", [{}, {"gmac": 12.1}, {"gmac": 12.1, "peak_flops": None}])
+def test_no_share_is_told_of_a_device_whose_peak_is_not_known(options):
+    assert measured(**options).keys() == {"images_per_s", "data_wait_percent"}
