@@ -94,3 +94,7 @@ class WorkerDied(Caev2Error):
 
 class TrainingDiverged(Caev2Error):
     """Losses stopped being finite."""
+
+
+class RankLost(Caev2Error):
+    """Another process of the same training died or left."""

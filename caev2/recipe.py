@@ -3,7 +3,7 @@
 A recipe is a frozen dataclass whose fields are numbers, strings, `Literal` choices, tuples, `None` or further
 frozen dataclasses. A key that does not exist or a value of the wrong kind is a `ConfigError` that names the nearest
 valid one. A field whose metadata says `speed` changes only how fast a result is computed: it is left out of the
-fingerprint.
+fingerprint. One whose metadata says `later` came after runs were made: at its default, it is left out as well.
 """
 
 import dataclasses
@@ -24,6 +24,11 @@ T = TypeVar("T")
 def speed(default: Any) -> Any:
     """A dataclass field that changes only the speed, never the result."""
     return dataclasses.field(default=default, metadata={"speed": True})
+
+
+def later(default: Any) -> Any:
+    """A dataclass field that an earlier version did not have: at its default, it is left out of the fingerprint."""
+    return dataclasses.field(default=default, metadata={"later": True})
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -182,6 +187,8 @@ def to_mapping(recipe: Any, *, result_only: bool = False) -> dict[str, Any]:
         if result_only and field.metadata.get("speed"):
             continue
         value = getattr(recipe, field.name)
+        if result_only and field.metadata.get("later") and value == field.default:
+            continue
         if dataclasses.is_dataclass(value):
             value = to_mapping(value, result_only=result_only)
         mapping[field.name] = list(value) if isinstance(value, tuple) else value

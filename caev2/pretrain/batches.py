@@ -4,7 +4,6 @@ A worker prepares whole steps. Nothing depends on what came before, so a run res
 """
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -20,7 +19,6 @@ from caev2.pretrain.order import RowOrder
 from caev2.pretrain.sizes import ModelSettings
 from caev2.store.pixels.crops import Crops
 from caev2.store.reader import Store
-from caev2.workers import in_order
 
 
 @runtime_checkable
@@ -63,6 +61,18 @@ class Batch:
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors().items()}
         return dataclasses.replace(self, **moved)
 
+    def split(self, parts: int) -> "list[Batch]":
+        """Equal parts of the batch, one after another."""
+        images = len(self.rows) // parts
+        cuts = [slice(begin, begin + images) for begin in range(0, parts * images, images)]
+        return [
+            dataclasses.replace(
+                self,
+                **{name: tensor[:, cut] if name == "keep" else tensor[cut] for name, tensor in self.tensors().items()},
+            )
+            for cut in cuts
+        ]
+
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from where it moves to a GPU while that computes.
 
@@ -70,6 +80,17 @@ class Batch:
         """
         pinned = {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
         return dataclasses.replace(self, **pinned)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which part of every batch: its number, and of how many equal ones."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Shard()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +104,15 @@ class StepBatches:
     mask: MaskSettings
     target: str
     seed: int
+    student_jitter: float = 0.0
+    """Strength of brightness, contrast and saturation jitter that the student alone sees."""
+    shard: Shard = WHOLE
+    """What is loaded of each batch."""
 
     def batch_of(self, step: int) -> Batch:
         """The batch of one step."""
         epoch, view = self.order.epoch_of(step), self.order.view_of(step)
-        rows = self.order.rows_of(step)
+        rows = self._rows_of(step)
         if self.store.is_remote:
             self._fetch_ahead(step)
         visible, masked = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
@@ -107,13 +132,14 @@ class StepBatches:
             drifted=self.crops.drifted,
         )
 
+    def _rows_of(self, step: int) -> Int64[np.ndarray, " row"]:
+        """The shard's rows of a step."""
+        images = self.order.batch_size // self.shard.count
+        begin = self.shard.index * images
+        return self.order.rows_of(step)[begin : begin + images]
+
     def _fetch_ahead(self, step: int) -> None:
         """Have the files fetched that this step and the next window read."""
         for near in (step, step + self.order.steps_of_window):
             if near < self.order.total_steps:
                 self.store.prefetch([self.target], self.order.view_of(near), self.order.rows_of(near))
-
-
-def load_batches(batches: StepBatches, steps: range, workers: int, *, pin_memory: bool) -> Iterator[Batch]:
-    """The batches of some steps in order, prepared ahead by worker processes."""
-    return in_order(batches.batch_of, steps, workers=workers, pin_memory=pin_memory)

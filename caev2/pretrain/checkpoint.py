@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file each, written whole, verified when read.
 
 A file holds the weights (`model/<name>`), AdamW's state of every trained parameter (`exp_avg/<name>`,
-`exp_avg_sq/<name>`, `steps/<name>`), and as metadata the number of steps done, how many steps right before it were
-skipped, the run's fingerprint and a digest over all of it. A resumed run goes on from these bits exactly.
+`exp_avg_sq/<name>`, `steps/<name>`), the moving average of the weights if there is one (`ema/<name>`), and as metadata
+the number of steps done, how many steps right before it were skipped, the run's fingerprint and a digest over all of
+it. A resumed run goes on from these bits exactly.
 """
 
 import re
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from caev2.errors import CheckpointDamaged, CheckpointError
+from caev2.pretrain.ema import Average
 from caev2.pretrain.moments import moment_state, moment_tensors
 from caev2.pretrain.tensor_file import DAMAGED, OtherKind, read_tensors, write_tensors
 from caev2.store.disk import writing
 
 FORMAT = "caev2 checkpoint 1"
-_MODEL = "model/"
+_MODEL, _EMA = "model/", "ema/"
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 
 
@@ -65,6 +67,7 @@ def save_checkpoint(
     fingerprint: str,
     keep_last: int,
     skipped: int = 0,
+    average: Average | None = None,
 ) -> Checkpoint:
     """Write `step-<number>.safetensors` whole, then remove all but the last few.
 
@@ -73,6 +76,8 @@ def save_checkpoint(
     """
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
     tensors |= moment_tensors(model, optimizer)
+    if average is not None:
+        tensors |= {_EMA + name: tensor for name, tensor in average.weights.items()}
     path = folder / f"step-{step:09d}.safetensors"
     facts: dict[str, Any] = {"format": FORMAT, "step": step, "fingerprint": fingerprint}
     write_tensors(path, tensors, facts | ({"skipped": skipped} if skipped else {}))
@@ -82,7 +87,14 @@ def save_checkpoint(
     return Checkpoint(path=path, step=step)
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, fingerprint: str) -> Position:
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    fingerprint: str,
+    average: Average | None = None,
+) -> Position:
     """Put weights and optimiser back as they were, to the last bit.
 
     Args:
@@ -90,6 +102,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         model: Of the same sizes.
         optimizer: AdamW over the model's parameters.
         fingerprint: Of the run that goes on.
+        average: Of the weights, which goes on as well; none: the run keeps none.
 
     Raises:
         CheckpointDamaged: It is damaged, or no checkpoint. Nothing was changed.
@@ -97,30 +110,37 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     """
     tensors, metadata = read_checkpoint(path)
     _check_run(path, metadata, fingerprint)
-    weights, moments = _split(tensors)
+    weights, averaged, moments = _split(tensors)
     check_fit(path, model, weights)
     state = moment_state(path, model, optimizer, moments)
+    if average is not None:
+        check_fit(path, model, averaged)
+        average.load(averaged)
     model.load_state_dict(weights)
     optimizer.load_state_dict(state)
     return Position(metadata["step"], metadata.get("skipped", 0))
 
 
-def load_weights(path: Path, model: nn.Module, *, fingerprint: str) -> int:
+def load_weights(path: Path, model: nn.Module, *, fingerprint: str, averaged: bool = False) -> int:
     """Put the weights of a checkpoint into a model, and return the number of steps done.
 
     Args:
         path: The checkpoint.
         model: Of the same sizes.
         fingerprint: Of the run whose weights are wanted.
+        averaged: Whether their moving average is wanted.
 
     Raises:
         CheckpointError: It is damaged, no checkpoint, of another run or of other sizes. Nothing was changed.
     """
     tensors, metadata = read_checkpoint(path)
     _check_run(path, metadata, fingerprint)
-    weights, _ = _split(tensors)
-    check_fit(path, model, weights)
-    model.load_state_dict(weights)
+    weights, average, _ = _split(tensors)
+    if averaged and not average:
+        raise CheckpointError(f"{path} holds no moving average: its run kept none. Train with --set ema_decay=0.9999.")
+    wanted = average if averaged else weights
+    check_fit(path, model, wanted)
+    model.load_state_dict(wanted)
     return metadata["step"]
 
 
@@ -159,10 +179,13 @@ def _way_out(path: Path) -> str:
     return "There is no sound one before it: bring it back from a copy, or start a new run."
 
 
-def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights by name, and what the optimiser keeps."""
-    weights = {key.removeprefix(_MODEL): tensor for key, tensor in tensors.items() if key.startswith(_MODEL)}
-    return weights, {key: tensor for key, tensor in tensors.items() if not key.startswith(_MODEL)}
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """The weights by name, their average, and what the optimiser keeps."""
+    weights, average = (
+        {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        for prefix in (_MODEL, _EMA)
+    )
+    return weights, average, {key: one for key, one in tensors.items() if not key.startswith((_MODEL, _EMA))}
 
 
 def _check_run(path: Path, metadata: Mapping[str, Any], fingerprint: str) -> None:

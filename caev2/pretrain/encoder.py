@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from caev2.pretrain.keep import drop_path_rates
 from caev2.pretrain.positions import position_table
-from caev2.pretrain.residual import UNSCALED, BlockScales, DropPath, LayerScale, add_branch
+from caev2.pretrain.residual import UNSCALED, BlockScales, DropPath, LayerScale, add_branch, run_block
 from caev2.pretrain.tokens import take_tokens
 
 NORM_EPSILON = 1e-6
@@ -101,6 +101,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(EncoderBlock(width, heads, mlp_ratio, layer_scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.drop_path = DropPath(drop_path_rates(depth, drop_path))
+        self.recompute = False
 
     def forward(
         self,
@@ -121,5 +122,5 @@ class Encoder(nn.Module):
         class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(images), -1, -1)
         tokens = torch.cat([class_token, patches], dim=1)
         for block, scales in zip(self.blocks, self.drop_path(keep), strict=True):
-            tokens = block(tokens, scales)
+            tokens = run_block(block, tokens, scales, recompute=self.recompute)
         return self.norm(tokens)

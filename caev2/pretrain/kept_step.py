@@ -16,10 +16,11 @@ from torch import Tensor
 from caev2.errors import CheckpointDamaged, CheckpointError
 from caev2.pretrain.batches import Batch
 from caev2.pretrain.identity import model_settings
-from caev2.pretrain.model import CAEv2
+from caev2.pretrain.objective import LossSettings
 from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.step import Objective
 from caev2.pretrain.tensor_file import DAMAGED, OtherKind, read_tensors, write_tensors
-from caev2.recipe import to_mapping
+from caev2.recipe import merge, to_mapping
 
 FORMAT = "caev2 step 1"
 _ORIGIN = "A run that stops because losses are not finite writes one, diverged-step-<number>.safetensors."
@@ -31,6 +32,10 @@ class KeptStep:
 
     model: ModelSettings
     """Sizes of the student."""
+    loss: LossSettings
+    """What it was trained towards."""
+    form: dict[str, Tensor]
+    """Statistics that targets are whitened with; empty where they are not."""
     weights: dict[str, Tensor]
     """Of the student, before the step."""
     batch: Batch
@@ -48,11 +53,10 @@ class KeptStep:
 
 def keep_step(
     path: Path,
-    model: CAEv2,
+    objective: Objective,
     batch: Batch,
     latents: Float[Tensor, "image token width"],
     *,
-    precision: str,
     device: str,
     figures: dict[str, float],
 ) -> None:
@@ -61,16 +65,19 @@ def keep_step(
     Raises:
         OutputError: It cannot be written.
     """
+    model = objective.student
     facts = {
         "format": FORMAT,
         "model": to_mapping(model.settings),
-        "precision": precision,
+        "loss": to_mapping(objective.loss),
+        "precision": objective.precision,
         "device": device,
         "figures": {name: str(value) for name, value in figures.items()},  # JSON has no word for what is not finite
         "batch": {name: getattr(batch, name) for name in ("step", "epoch", "view", "drifted")},
     }
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"batch/{name}": tensor for name, tensor in batch.tensors().items()}
+    tensors |= {f"form/{name}": table for name, table in objective.form.named_buffers()}
     tensors |= {f"generator/{name}": tensor for name, tensor in _generators(device).items()}
     write_tensors(path, tensors | {"latents": latents}, facts)
 
@@ -94,12 +101,14 @@ def read_step(path: Path) -> KeptStep:
 
 
 def _parse(tensors: dict[str, Tensor], facts: dict[str, Any]) -> KeptStep:
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "batch": {}, "generator": {}, "latents": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "batch": {}, "form": {}, "generator": {}, "latents": {}}
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = tensor
     return KeptStep(
         model=model_settings(facts["model"]),
+        loss=merge(LossSettings(), facts.get("loss", {}), where="a kept step"),
+        form=parts["form"],
         weights=parts["model"],
         batch=Batch(**{"keep": None, **facts["batch"], **parts["batch"]}),
         latents=parts["latents"][""],

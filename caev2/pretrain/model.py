@@ -35,15 +35,7 @@ class CAEv2(nn.Module):
             drop_path=settings.drop_path,
         )
         self.projection = _projection(settings.width, settings.regressor_width)
-        self.regressor = Regressor(
-            grid_size=settings.grid_size,
-            width=settings.regressor_width,
-            depth=settings.regressor_depth,
-            heads=settings.regressor_heads,
-            mlp_ratio=settings.mlp_ratio,
-            layer_scale=settings.regressor_layer_scale,
-            drop_path=settings.drop_path,
-        )
+        self.regressor = _regressor(settings)
         self.head = nn.Sequential(
             OrderedDict(
                 norm=nn.LayerNorm(settings.regressor_width, eps=NORM_EPSILON),
@@ -60,6 +52,8 @@ class CAEv2(nn.Module):
     ) -> Float[Tensor, "image token target_width"]:
         """Predicted latents, not normalised, in the order class token, visible patches, masked patches.
 
+        Without a regressor, of the class token and the visible patches alone.
+
         Args:
             images: Normalised as the recipe says.
             visible: Indices of the visible patches, sorted.
@@ -68,8 +62,16 @@ class CAEv2(nn.Module):
         """
         keep_encoder, keep_regressor = (None, None) if keep is None else self._split(keep)
         seen = self.projection(self.encoder(images, visible, keep_encoder))
+        if self.regressor is None:
+            return self.head(seen)
         regressed = self.regressor(seen[:, 1:], visible, masked, keep_regressor)
         return self.head(torch.cat([seen, regressed], dim=1))
+
+    def recompute_activations(self) -> None:
+        """Keep only what goes into each block, and compute the rest again for the gradient."""
+        for part in (self.encoder, self.regressor):
+            if part is not None:
+                part.recompute = True
 
     def _split(
         self, keep: Bool[Tensor, "branch image"]
@@ -84,6 +86,20 @@ def _projection(width: int, regressor_width: int) -> nn.Module:
         return nn.Identity()
     return nn.Sequential(
         OrderedDict(linear=nn.Linear(width, regressor_width), norm=nn.LayerNorm(regressor_width, eps=NORM_EPSILON))
+    )
+
+
+def _regressor(settings: ModelSettings) -> Regressor | None:
+    if settings.regressor_depth == 0:
+        return None
+    return Regressor(
+        grid_size=settings.grid_size,
+        width=settings.regressor_width,
+        depth=settings.regressor_depth,
+        heads=settings.regressor_heads,
+        mlp_ratio=settings.mlp_ratio,
+        layer_scale=settings.regressor_layer_scale,
+        drop_path=settings.drop_path,
     )
 
 
@@ -105,8 +121,9 @@ def build(settings: ModelSettings, seed: int) -> CAEv2:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         _initialise(module, generator)
-    for token in (model.encoder.cls_token, model.regressor.mask_token):
-        _cut_normal(token, generator)
+    _cut_normal(model.encoder.cls_token, generator)
+    if model.regressor is not None:
+        _cut_normal(model.regressor.mask_token, generator)
     return model
 
 

@@ -37,14 +37,14 @@ def adamw(
     weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
-    fused: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW over the model's groups, with the published values as defaults.
 
-    The learning rate is 0 until the schedule sets it; `fused` changes the last bits, not the method.
+    The learning rate is 0 until the schedule sets it. Fused, it is one pass over the weights, and a tensor can tell it
+    to leave them alone (`TrainStep`).
     """
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=epsilon, fused=fused)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=epsilon, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float):

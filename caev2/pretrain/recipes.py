@@ -9,9 +9,10 @@ from typing import Literal
 
 from caev2.errors import ConfigError
 from caev2.pretrain.masks import MaskSettings
+from caev2.pretrain.objective import PUBLISHED, LossSettings
 from caev2.pretrain.order import Ordering
 from caev2.pretrain.sizes import SIZES, ModelSettings
-from caev2.recipe import speed
+from caev2.recipe import later, speed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,8 @@ class PretrainRecipe:
     """Which patches are masked."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """AdamW and its schedule."""
+    loss: LossSettings = later(PUBLISHED)  # noqa: RUF009
+    """Which tokens are supervised, how they are weighed and compared."""
     epochs: int = 300
     """Passes over the valid images; each takes one stored view of every image."""
     batch_size: int = 2048
@@ -72,7 +75,11 @@ class PretrainRecipe:
     precision: Literal["fp32", "bf16"] | None = None
     """Autocast type of the student; none: bf16 on a GPU, fp32 on a CPU, where it was measured to be faster."""
     seed: int = 0
-    """Initial weights, order, masks and drop path are functions of it."""
+    """Initial weights, order, masks, drop path and jitter are functions of it."""
+    student_jitter: float = later(0.0)
+    """Strength of brightness, contrast and saturation jitter that the student alone sees, on top of the view's own."""
+    ema_decay: float | None = later(None)
+    """Keep a moving average of the weights, of which so much stays at each step, such as 0.9999; none: no average."""
     checkpoint_epochs: int = speed(1)
     """Epochs between checkpoints."""
     checkpoint_steps: int | None = speed(None)
@@ -81,8 +88,17 @@ class PretrainRecipe:
     """How many of the latest checkpoints stay on disk."""
     log_steps: int = speed(10)
     """Steps between lines of the log."""
-    workers: int = speed(1)
-    """Processes that read targets and crop images; 0: none but this one."""
+    workers: int | None = speed(None)
+    """Processes of each rank that read targets and crop images; 0: none but this one; none: as many as are needed."""
+    accumulate: int = speed(1)
+    """In how many parts a batch goes through the student, one after another, where it does not fit at once."""
+    recompute_activations: bool = speed(False)
+    """Keep only what goes into each block and compute the rest again for the gradient: half the memory or less, for a
+    third more time."""
+    compile: bool | None = speed(None)
+    """Let torch compile the step; none: on a GPU, where it pays for the minutes that it takes."""
+    knn_epochs: int | None = speed(None)
+    """Epochs between judgements by nearest neighbours, on the labelled images that the command names; none: never."""
 
     def __post_init__(self):
         """Check the ranges.
@@ -90,16 +106,36 @@ class PretrainRecipe:
         Raises:
             ConfigError: A number is out of range.
         """
-        for name in ("epochs", "batch_size", "window_blocks", "checkpoint_epochs", "keep_checkpoints", "log_steps"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "window_blocks",
+            "checkpoint_epochs",
+            "keep_checkpoints",
+            "log_steps",
+            "accumulate",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.workers < 0:
-            raise ConfigError(f"workers is {self.workers}; it must be at least 0.")
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; it must be at least 0, or none.")
         self.mask.check(self.model.grid_size)
         if self.views is not None and self.views < 1:
             raise ConfigError(f"views is {self.views}; it must be at least 1, or none for all.")
-        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise ConfigError(f"checkpoint_steps is {self.checkpoint_steps}; it must be at least 1, or none.")
+        for name in ("checkpoint_steps", "knn_epochs"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1, or none.")
+        if not 0 <= self.student_jitter < 1:
+            raise ConfigError(f"student_jitter is {self.student_jitter}; it must be at least 0 and below 1.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be none.")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(f"A batch of {self.batch_size} images is not cut into {self.accumulate} equal parts.")
+        if self.model.regressor_depth == 0 and self.loss.masked_weight:
+            raise ConfigError(
+                "Without a regressor (model.regressor_depth = 0) nothing predicts the masked patches, and "
+                f"loss.masked_weight is {self.loss.masked_weight}. Give loss.masked_weight=0 with it."
+            )
 
 
 TINY_300E = PretrainRecipe(model=SIZES["tiny"], mask=MaskSettings(count=30))

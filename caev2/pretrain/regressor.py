@@ -9,7 +9,7 @@ from torch.nn import functional
 from caev2.pretrain.encoder import NORM_EPSILON
 from caev2.pretrain.keep import drop_path_rates
 from caev2.pretrain.positions import position_table
-from caev2.pretrain.residual import UNSCALED, BlockScales, DropPath, LayerScale, add_branch
+from caev2.pretrain.residual import UNSCALED, BlockScales, DropPath, LayerScale, add_branch, run_block
 
 
 class CrossAttention(nn.Module):
@@ -107,6 +107,7 @@ class Regressor(nn.Module):
         self.register_buffer("positions", position_table(grid_size, width)[0, 1:], persistent=False)
         self.blocks = nn.ModuleList(RegressorBlock(width, heads, mlp_ratio, layer_scale) for _ in range(depth))
         self.drop_path = DropPath(drop_path_rates(depth, drop_path))
+        self.recompute = False
 
     def forward(
         self,
@@ -127,5 +128,5 @@ class Regressor(nn.Module):
         positions = torch.cat([self.positions[visible], masked_positions], dim=1)
         states = self.mask_token.expand(*masked.shape, -1)
         for block, scales in zip(self.blocks, self.drop_path(keep), strict=True):
-            states = block(states, latents, masked_positions, positions, scales)
+            states = run_block(block, states, latents, masked_positions, positions, scales, recompute=self.recompute)
         return states

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +13,8 @@ from caev2.pretrain.batches import Batch
 from caev2.pretrain.checkpoint import check_fit
 from caev2.pretrain.kept_step import KeptStep, read_step
 from caev2.pretrain.model import CAEv2
-from caev2.pretrain.step import align, normalise_images, tensor_cores
+from caev2.pretrain.step import Objective, normalise_images, tensor_cores
+from caev2.pretrain.target_norm import TargetForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +58,22 @@ def replay_step(path: Path, device: str = "cpu") -> Replay:
     check_fit(path, model, kept.weights)
     model.load_state_dict(kept.weights)
     _restore_generators(kept, device)
+    form = TargetForm(kept.loss.target_norm, _tables(kept))
+    objective = Objective(model, kept.loss, form, kept.precision).to(device)
     with tensor_cores(device):
-        return _compute(kept, model.to(device), kept.batch.to(device), device)
+        return _compute(kept, objective, kept.batch.to(device), device)
 
 
-def _compute(kept: KeptStep, model: CAEv2, batch: Batch, device: str) -> Replay:
-    watch = _Watch()
+def _tables(kept: KeptStep) -> tuple[np.ndarray, np.ndarray] | None:
+    return (kept.form["mean"].numpy(), kept.form["matrix"].numpy()) if kept.form else None
+
+
+def _compute(kept: KeptStep, objective: Objective, batch: Batch, device: str) -> Replay:
+    watch, model = _Watch(), objective.student
     watch.inputs(model, batch, kept.latents)
     watch.listen(model)
-    alignment = align(model, batch, normalise_images(batch.crops), kept.latents.to(device), kept.precision)
+    images, latents = normalise_images(batch.crops), kept.latents.to(device)
+    alignment = objective(images, latents, batch.visible, batch.masked, batch.keep)
     watch.look("the loss", alignment.loss)
     alignment.loss.backward()
     total = _gradient_norm(model)

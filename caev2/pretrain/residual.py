@@ -1,11 +1,12 @@
-"""Residual branches: what they are multiplied with, by learning and by drop path."""
+"""Residual blocks: what their branches are multiplied with, by learning and by drop path, and how they are run."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class LayerScale(nn.Module):
@@ -62,3 +63,11 @@ def add_branch(
 ) -> Float[Tensor, "image token width"]:
     """The tokens plus a branch, scaled per image."""
     return tokens + (branch if scale is None else branch * scale[:, None, None])
+
+
+def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
+    """What a block gives; with `recompute`, its inner activations are not kept but computed again for the gradient."""
+    if not recompute:
+        return block(*inputs)
+    # nothing in a block draws random numbers, so there is no generator to put back
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]

@@ -15,6 +15,7 @@ from caev2.pretrain.checkpoint import (
     load_checkpoint,
     read_checkpoint,
 )
+from caev2.pretrain.ema import Average
 from caev2.pretrain.identity import FILE_NAME
 from caev2.progress import Progress
 from caev2.store.disk import replace_file, writing
@@ -49,7 +50,13 @@ def remove_scratch(run: Path) -> None:
 
 
 def load_newest(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, fingerprint: str, progress: Progress
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    fingerprint: str,
+    progress: Progress,
+    average: Average | None = None,
 ) -> Position | None:
     """Put weights and optimiser back as the newest sound checkpoint has them.
 
@@ -62,6 +69,7 @@ def load_newest(
         optimizer: AdamW over the model's parameters.
         fingerprint: Of the run that goes on.
         progress: Who is warned.
+        average: Of the weights, if the run keeps one.
 
     Returns:
         Where the run is; none: there is no checkpoint.
@@ -73,7 +81,7 @@ def load_newest(
     damaged: list[tuple[Checkpoint, CheckpointDamaged]] = []
     for checkpoint in reversed(list_checkpoints(folder)):
         try:
-            position = load_checkpoint(checkpoint.path, model, optimizer, fingerprint=fingerprint)
+            position = load_checkpoint(checkpoint.path, model, optimizer, fingerprint=fingerprint, average=average)
         except CheckpointDamaged as problem:
             damaged.append((checkpoint, problem))
             continue

@@ -1,18 +1,18 @@
 """Stage two: train the student against stored targets, without loading a teacher."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from caev2.errors import OutputError, TrainingDiverged
-from caev2.pretrain.batches import Batch, StepBatches, load_batches
-from caev2.pretrain.checkpoint import Position, save_checkpoint
+from caev2.errors import ConfigError
+from caev2.pretrain.batches import Shard, StepBatches
+from caev2.pretrain.checkpoint import Position
 from caev2.pretrain.decode import TargetDecoder
-from caev2.pretrain.identity import claim_run, identify, refuse_other_run
-from caev2.pretrain.kept_step import keep_step
+from caev2.pretrain.ema import Average
+from caev2.pretrain.identity import RunIdentity, claim_run, identify, refuse_other_run
+from caev2.pretrain.loading import load_adaptively
 from caev2.pretrain.lock import hold_run
 from caev2.pretrain.log import Log
 from caev2.pretrain.meter import Meter
@@ -20,13 +20,14 @@ from caev2.pretrain.model import CAEv2
 from caev2.pretrain.order import RowOrder
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.plan import fit_recipe, learning_rates, row_order
+from caev2.pretrain.ranks import Company, Ranks, device_of, joined, ranks_of_environment
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.resume import load_newest, refuse_existing, remove_scratch
-from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.signals import Interrupted, catching_signals
 from caev2.pretrain.start import starting_student
-from caev2.pretrain.step import StepFigures, tensor_cores, train_step
-from caev2.pretrain.telling import MAX_SKIPPED, describe_step, figures_of, tell_step
+from caev2.pretrain.step import Inputs, Objective, StoredInputs, TrainStep, tensor_cores
+from caev2.pretrain.target_norm import TargetForm, fit_whitening
+from caev2.pretrain.training import KeepDiverged, Loop, Rhythm, Trained
 from caev2.progress import Progress, Silent
 from caev2.store.disk import writing
 from caev2.store.images import ImageSource, Place, open_images
@@ -49,6 +50,9 @@ class PretrainResult:
     """Of the last logged step that was not skipped."""
 
 
+Judge = Callable[[CAEv2], Mapping[str, float]]
+
+
 def pretrain(
     store: Store | StorePath | str,
     run: Path | str,
@@ -60,10 +64,12 @@ def pretrain(
     init_from: Path | str | None = None,
     progress: Progress | None = None,
     stop_after: int | None = None,
+    judge: Judge | None = None,
 ) -> PretrainResult:
     """Train a student, or go on with a run that was interrupted.
 
-    On a CPU the weights at the end do not depend on interruptions, to the last bit.
+    On a CPU the weights at the end do not depend on interruptions, to the last bit. Under `torchrun` each process
+    trains on its share of every batch; store and run have to be where all of them can read.
 
     Args:
         store: Where the targets are.
@@ -75,20 +81,63 @@ def pretrain(
         init_from: A run, or an official file, whose weights a new run starts from; none: fresh weights.
         progress: Who is told.
         stop_after: Save a checkpoint and leave after this many steps of the run.
+        judge: What is asked of the student every `knn_epochs` epochs; its figures become part of the log.
 
     Raises:
         StoreMismatch: The recipe does not fit the store.
+        ConfigError: The recipe does not fit the ranks.
         SourceError: The store keeps no crops, and no images are given, or some are missing.
         CheckpointError: Another run lies at the path, or its checkpoint cannot be used, or that of `init_from`.
         PixelDrift: The images are not what the teacher saw.
         TrainingDiverged: Several steps in a row were not finite.
         OutputError: The run cannot be written, or another process trains it.
+        RankLost: Another rank died.
         Interrupted: A signal asked the run to leave; a checkpoint was saved.
     """
-    progress, run = progress or Silent(), Path(run)
-    if resume == "never":
-        refuse_existing(run)
+    progress, run, ranks = progress or Silent(), Path(run), ranks_of_environment()
+    progress = progress if ranks.is_first else Silent()
+    device = device_of(ranks, device)
     store = store if isinstance(store, Store) else Store(store)
+    lesson = store_lesson(store, recipe, images=images, device=device, ranks=ranks, progress=progress)
+    with joined(ranks, device) as company:
+        return learn(
+            lesson,
+            run,
+            company=company,
+            resume=resume,
+            init_from=None if init_from is None else Path(init_from),
+            progress=progress,
+            stop_after=stop_after,
+            judge=judge,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What is learnt: batches, what becomes of them on the device, and the words for it."""
+
+    recipe: PretrainRecipe
+    """With its head as wide as the target."""
+    precision: str
+    device: str
+    batches: StepBatches
+    inputs: Inputs
+    form: TargetForm | None
+    """What is done to targets; none: what the recipe says needs no statistics."""
+    identify: Callable[[str | None], RunIdentity]
+    """Who a run is that starts from weights of this digest; none: from fresh ones."""
+
+
+def store_lesson(
+    store: Store,
+    recipe: PretrainRecipe,
+    *,
+    images: ImageSource | Place | None,
+    device: str,
+    ranks: Ranks,
+    progress: Progress,
+) -> Lesson:
+    """What a recipe learns from a store; raises what `pretrain` does about the two."""
     recipe = fit_recipe(recipe, store)
     precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
     order = row_order(recipe, store)
@@ -97,22 +146,30 @@ def pretrain(
             f"{store.path} lies at a URL and is read in full order, which wants all its files at once. Unless the "
             "cache holds a whole view, files are fetched over and over: --set order=window reads one after another."
         )
-    schedule = learning_rates(recipe, order)
-    model, start = starting_student(recipe.model, recipe.seed, None if init_from is None else Path(init_from))
-    identity = identify(recipe, store, precision, start)
-    refuse_other_run(run, identity)
-    batches = _batches(recipe, store, images, order)
-    # nothing was written so far: whatever is refused leaves no folder behind
-    with hold_run(run, progress), tensor_cores(device):
-        remove_scratch(run)
-        with writing(run):
-            claim_run(run, identity)
-        decoder = TargetDecoder(store.decode_plan(recipe.target), tokens=recipe.model.patches + 1).to(device)
-        training = _restore(run, model.to(device), recipe, identity.fingerprint(), progress)
-        return _train(training, recipe, batches, decoder, schedule, precision, device, progress, stop_after)
+    learning_rates(recipe, order)  # refuses a warm-up that is too long
+    decoder = TargetDecoder(store.decode_plan(recipe.target), tokens=recipe.model.patches + 1)
+    form = None
+    if recipe.loss.target_norm == "whiten":
+        form = TargetForm("whiten", fit_whitening(store, recipe.target, decoder)).to(device)
+    return Lesson(
+        recipe=recipe,
+        precision=precision,
+        device=device,
+        batches=_batches(recipe, store, images, order, ranks),
+        inputs=StoredInputs(decoder.to(device)),
+        form=form,
+        identify=lambda start: identify(recipe, store, precision, start),
+    )
 
 
-def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Place | None, order: RowOrder) -> StepBatches:
+def _batches(
+    recipe: PretrainRecipe, store: Store, images: ImageSource | Place | None, order: RowOrder, ranks: Ranks
+) -> StepBatches:
+    if recipe.batch_size % (ranks.count * recipe.accumulate):
+        raise ConfigError(
+            f"A batch of {recipe.batch_size} images is not cut into {ranks.count} ranks x {recipe.accumulate} equal "
+            "parts. Give a --set batch_size or accumulate that fits."
+        )
     keeps_crops = store.manifest.spec.crops is not None
     source = None if keeps_crops or images is None else images
     return StepBatches(
@@ -123,122 +180,166 @@ def _batches(recipe: PretrainRecipe, store: Store, images: ImageSource | Place |
         mask=recipe.mask,
         target=recipe.target,
         seed=recipe.seed,
+        student_jitter=recipe.student_jitter,
+        shard=Shard(ranks.index, ranks.count),
     )
 
 
-@dataclass(slots=True)
-class _Training:
-    """What training changes, and where it is kept."""
-
-    run: Path
-    fingerprint: str
-    model: CAEv2
-    optimizer: torch.optim.Optimizer
-    position: Position
-    keep_checkpoints: int
-    saved: Position | None
-
-    def save(self) -> None:
-        """Write a checkpoint, unless there is one of this very step."""
-        if self.saved == self.position:
-            return
-        save_checkpoint(
-            self.run / "checkpoints",
-            self.model,
-            self.optimizer,
-            step=self.position.step,
-            skipped=self.position.skipped,
-            fingerprint=self.fingerprint,
-            keep_last=self.keep_checkpoints,
-        )
-        self.saved = self.position
+def learn(
+    lesson: Lesson,
+    run: Path,
+    *,
+    company: Company,
+    resume: Literal["auto", "never"] = "auto",
+    init_from: Path | None = None,
+    progress: Progress,
+    stop_after: int | None = None,
+    judge: Judge | None = None,
+) -> PretrainResult:
+    """Train a student on a lesson; see `pretrain`."""
+    if resume == "never":
+        company.first(lambda: refuse_existing(run))
+    recipe = lesson.recipe
+    model, start = starting_student(recipe.model, recipe.seed, init_from)
+    identity = lesson.identify(start)
+    company.first(lambda: refuse_other_run(run, identity))
+    # nothing was written so far: whatever is refused leaves no folder behind
+    with _held(run, identity, company, progress), tensor_cores(lesson.device):
+        trained = _restore(run, model.to(lesson.device), lesson, identity.fingerprint(), company, progress)
+        return _train(trained, lesson, company, progress, stop_after, judge)
 
 
-def _restore(run: Path, model: CAEv2, recipe: PretrainRecipe, fingerprint: str, progress: Progress) -> _Training:
+@contextlib.contextmanager
+def _held(run: Path, identity: RunIdentity, company: Company, progress: Progress) -> Iterator[None]:
+    """The run's folder, which the first rank keeps other processes from."""
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> None:
+            stack.enter_context(hold_run(run, progress))
+            remove_scratch(run)
+            with writing(run):
+                claim_run(run, identity)
+
+        company.first(claim)
+        yield
+
+
+def _restore(
+    run: Path, model: CAEv2, lesson: Lesson, fingerprint: str, company: Company, progress: Progress
+) -> Trained:
     """The given weights, or in their place those of the newest sound checkpoint."""
-    settings, fused = recipe.optimizer, next(model.parameters()).device.type == "cuda"
-    optimizer = adamw(model, weight_decay=settings.weight_decay, betas=settings.betas, fused=fused)
-    found = load_newest(run / "checkpoints", model, optimizer, fingerprint=fingerprint, progress=progress)
-    return _Training(run, fingerprint, model, optimizer, found or Position(0, 0), recipe.keep_checkpoints, found)
+    recipe, folder = lesson.recipe, run / "checkpoints"
+    if recipe.recompute_activations:
+        model.recompute_activations()
+    optimizer = adamw(model, weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas)
+    average = None if recipe.ema_decay is None else Average(model, recipe.ema_decay)
+
+    def load(who: Progress) -> Position | None:
+        return load_newest(folder, model, optimizer, fingerprint=fingerprint, progress=who, average=average)
+
+    found = company.first(lambda: load(progress))  # which sets aside what is damaged
+    if not company.ranks.is_first and load(Silent()) != found:
+        raise ConfigError(
+            f"Rank {company.ranks.index} does not see the checkpoints of {run} that the first rank sees. Give a folder "
+            "that all machines share."
+        )
+    position = found or Position(0, 0)
+    return Trained(run, fingerprint, model, optimizer, average, position, recipe.keep_checkpoints, found)
 
 
 def _train(
-    training: _Training,
-    recipe: PretrainRecipe,
-    batches: StepBatches,
-    decoder: TargetDecoder,
-    schedule: CosineSchedule,
-    precision: str,
-    device: str,
+    trained: Trained,
+    lesson: Lesson,
+    company: Company,
     progress: Progress,
     stop_after: int | None,
+    judge: Judge | None,
 ) -> PretrainResult:
-    run, order = training.run, batches.order
-    every = recipe.checkpoint_steps or recipe.checkpoint_epochs * order.steps_per_epoch
-    first = training.position.step
-    last = order.total_steps if stop_after is None else min(order.total_steps, stop_after)
-    steps_skipped, loss = 0, None
-
-    log = Log(run, from_step=first)
-    progress.start("pretrain", order.total_steps, first)
-    meter = Meter(recipe.batch_size)
-    loaded = load_batches(batches, range(first, last), recipe.workers, pin_memory=device.startswith("cuda"))
-    with contextlib.closing(log), catching_signals() as leaving:
-        if first == last == 0:
-            training.save()
-        for batch in meter.waiting(leaving.until_asked(loaded)):
-            # the model stays in training mode: nothing in it but the given keep bits depends on the mode
-            lr = schedule.lr_at(batch.step)
-            figures = train_step(
-                training.model,
-                training.optimizer,
-                batch.to(device),
-                decoder,
-                lr=lr,
-                clip_norm=recipe.optimizer.clip_norm,
-                precision=precision,
-            )
-            skipped = 0 if figures.applied else training.position.skipped + 1
-            training.position = Position(batch.step + 1, skipped)
-            steps_skipped += not figures.applied
-            if batch.step % recipe.log_steps == 0 or skipped or training.position.step == last:
-                record = describe_step(batch, figures, lr) | meter.read()
-                loss = loss if skipped else record["loss"]
-                log.write(record)
-                tell_step(progress, batch, record, skipped)
-            progress.advance(1)
-            if skipped == MAX_SKIPPED:
-                raise _diverged(training, batch.to(device), decoder, figures, precision, device)
-            if training.position.step % every == 0 or training.position.step == last:
-                log.flush()
-                training.save()
-        if leaving.number is not None and training.position.step < order.total_steps:
-            log.flush()
-            training.save()
-            raise Interrupted(leaving.number, training.position.step)
+    recipe, order, first = lesson.recipe, lesson.batches.order, trained.position.step
+    total = order.total_steps
+    rhythm = Rhythm(
+        last=total if stop_after is None else min(total, stop_after),
+        log=recipe.log_steps,
+        checkpoint=recipe.checkpoint_steps or recipe.checkpoint_epochs * order.steps_per_epoch,
+        judge=None if recipe.knn_epochs is None else recipe.knn_epochs * order.steps_per_epoch,
+    )
+    with _log(trained.run, first, company.ranks) as log, catching_signals() as leaving:
+        progress.start("pretrain", total, first)
+        loop = _loop(trained, lesson, rhythm, company, log, progress, judge)
+        if first == rhythm.last == 0 and company.ranks.is_first:
+            trained.save()
+        loaded = load_adaptively(
+            lesson.batches,
+            range(first, rhythm.last),
+            recipe.workers,
+            device=lesson.device,
+            ranks_of_machine=company.ranks.per_machine,
+        )
+        asked = loop.run(loaded, leaving, company.agreement())
+        company.wait()  # until the first has saved: whoever leaves early has the others ended
+        if asked and trained.position.step < total:
+            raise Interrupted(asked, trained.position.step)
     progress.finish()
     return PretrainResult(
-        run=run,
-        steps=training.position.step,
-        steps_computed=training.position.step - first,
-        steps_skipped=steps_skipped,
-        loss=loss,
+        run=trained.run,
+        steps=trained.position.step,
+        steps_computed=trained.position.step - first,
+        steps_skipped=loop.steps_skipped,
+        loss=loop.loss,
     )
 
 
-def _diverged(
-    training: _Training, batch: Batch, decoder: TargetDecoder, figures: StepFigures, precision: str, device: str
-) -> TrainingDiverged:
-    """Keep the step, and say where: the weights are those before it, since it was skipped."""
-    path = training.run / f"diverged-step-{batch.step}.safetensors"
-    came, latents = figures_of(figures), decoder(batch.targets)
-    try:
-        keep_step(path, training.model, batch, latents, precision=precision, device=device, figures=came)
-        kept = f"`caev2 pretrain --replay {path}` shows the last one again"
-    except OutputError as problem:
-        kept = f"The last one is not kept for a replay. {problem}"
-    return TrainingDiverged(
-        f"{training.run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step {batch.step}. "
-        f"{kept.rstrip('.')}. The last checkpoint is untouched. Lower optimizer.lr, or train in fp32 with --set "
-        "precision=fp32."
+def _loop(
+    trained: Trained,
+    lesson: Lesson,
+    rhythm: Rhythm,
+    company: Company,
+    log: "Log | NoLog",
+    progress: Progress,
+    judge: Judge | None,
+) -> Loop:
+    recipe, ranks, device = lesson.recipe, company.ranks, lesson.device
+    objective = Objective(trained.model, recipe.loss, lesson.form, lesson.precision)
+    on_gpu = device.startswith("cuda")
+    step = TrainStep(
+        objective,
+        trained.optimizer,
+        lesson.inputs,
+        clip_norm=recipe.optimizer.clip_norm,
+        accumulate=recipe.accumulate,
+        compiled=on_gpu if recipe.compile is None else recipe.compile,
+        company=company,
+        skipped=trained.position.skipped,
     )
+    return Loop(
+        trained=trained,
+        step=step,
+        schedule=learning_rates(recipe, lesson.batches.order),
+        rhythm=rhythm,
+        meter=Meter(recipe.batch_size),
+        device=device,
+        ranks=ranks,
+        log=log,
+        progress=progress,
+        keep=KeepDiverged(trained.run, objective, lesson.inputs, lesson.batches.batch_of, device, ranks),
+        judge=judge if ranks.is_first else None,
+    )
+
+
+class NoLog:
+    """The log of a rank that writes none."""
+
+    def write(self, record: dict) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Nothing is waited for."""
+
+
+@contextlib.contextmanager
+def _log(run: Path, first: int, ranks: Ranks) -> Iterator[Log | NoLog]:
+    if not ranks.is_first:
+        yield NoLog()
+        return
+    with contextlib.closing(Log(run, from_step=first)) as log:
+        yield log

@@ -29,7 +29,7 @@ class ModelSettings:
     regressor_width: int
     """Width of regressor and head; where it differs from `width`, a projection goes between."""
     regressor_depth: int
-    """Blocks of the regressor."""
+    """Blocks of the regressor; 0: there is none, and no latent of a masked patch is predicted."""
     regressor_heads: int = 12
     """Attention heads of the regressor."""
     regressor_layer_scale: float | None = 0.1
@@ -42,8 +42,9 @@ class ModelSettings:
     def __post_init__(self):
         for name in ("image_px", "patch_px", "width", "depth", "heads", "mlp_ratio"):
             self._require(getattr(self, name) > 0, name, "Give a number above 0.")
-        for name in ("regressor_width", "regressor_depth", "regressor_heads", "target_width"):
+        for name in ("regressor_width", "regressor_heads", "target_width"):
             self._require(getattr(self, name) > 0, name, "Give a number above 0.")
+        self._require(self.regressor_depth >= 0, "regressor_depth", "Give a number above 0, or 0 for no regressor.")
         self._require(self.image_px % self.patch_px == 0, "patch_px", f"Give a divisor of image_px = {self.image_px}.")
         for name, heads in (("width", self.heads), ("regressor_width", self.regressor_heads)):
             width = getattr(self, name)

@@ -1,44 +1,82 @@
-"""What is said of a step: a line of the log, figures for a bar, warnings."""
+"""What is said of steps: lines of the log, figures for a bar, warnings."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from caev2.pretrain.batches import Batch
-from caev2.pretrain.step import StepFigures
+from caev2.pretrain.step import MAX_SKIPPED, StepFigures
 from caev2.progress import Progress
 
-MAX_SKIPPED = 3
-"""Steps in a row without a finite loss and gradient after which a run stops."""
-SHOWN = ("loss", "cosine_class", "cosine_visible", "cosine_masked", "images_per_s", "epoch")
+SHOWN = (
+    "loss", "cosine_class", "cosine_visible", "cosine_masked", "images_per_s", "epoch", "data_wait_percent",
+    "mfu_percent", "lr",
+)  # fmt: skip
 
 
-def figures_of(figures: StepFigures) -> dict[str, float]:
-    """The numbers of a step in the words of the log; they are waited for."""
-    alignment = figures.alignment
-    return {
-        "loss": float(alignment.loss),
-        "cosine_class": float(alignment.class_cosine),
-        "cosine_visible": float(alignment.visible_cosine),
-        "cosine_masked": float(alignment.masked_cosine),
-        "grad_norm": float(figures.grad_norm),
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """A step, told by numbers of this process."""
+
+    step: int
+    epoch: int
+    view: int
+    lr: float
+    figures: dict[str, float]
+    """Loss, cosines and gradient norm, in the words of the log."""
+    skipped: int
+    """How many steps up to this one, without a gap, left the weights as they were; 0: this one was applied."""
+    drifted: str | None
+    """Key of an image that another decoder has changed a little."""
+
+    def line(self) -> dict[str, Any]:
+        """A line of the log."""
+        about = {"step": self.step, "epoch": self.epoch, "view": self.view, "lr": self.lr}
+        return about | self.figures | {"applied": not self.skipped}
 
 
-def describe_step(batch: Batch, figures: StepFigures, lr: float) -> dict[str, Any]:
-    """A line of the log."""
-    about = {"step": batch.step, "epoch": batch.epoch, "view": batch.view, "lr": lr}
-    return about | figures_of(figures) | {"applied": figures.applied}
+class Unread:
+    """Steps whose figures are still on the device; they leave it together, in one copy."""
+
+    def __init__(self):
+        self._steps: list[tuple[tuple[int, int, int, str | None], float, StepFigures]] = []
+
+    def add(self, batch: Batch, lr: float, figures: StepFigures) -> None:
+        """Remember a step that was just begun."""
+        self._steps.append(((batch.step, batch.epoch, batch.view, batch.drifted), lr, figures))
+
+    def read(self) -> list[StepRecord]:
+        """Wait for these steps, and tell them."""
+        steps, self._steps = self._steps, []
+        if not steps:
+            return []
+        numbers = torch.stack([torch.stack(figures) for *_, figures in steps]).tolist()
+        return [
+            StepRecord(
+                step=step, epoch=epoch, view=view, lr=lr, drifted=drifted,
+                figures=_named(values[:-1]), skipped=int(values[-1]),
+            )
+            for ((step, epoch, view, drifted), lr, _), values in zip(steps, numbers, strict=True)
+        ]  # fmt: skip
 
 
-def tell_step(progress: Progress, batch: Batch, record: dict[str, Any], skipped: int) -> None:
-    """Show a step that was logged; of how many in a row it is the last that were skipped."""
-    if batch.drifted is not None:
+def _named(values: Sequence[float]) -> dict[str, float]:
+    names = ("loss", "cosine_class", "cosine_visible", "cosine_masked", "grad_norm")
+    return dict(zip(names, values, strict=True))
+
+
+def warn_of(record: StepRecord, progress: Progress) -> None:
+    """Say what there is to worry about in a step."""
+    if record.drifted is not None:
         progress.warn(
-            f"Another image decoder than at extraction: the pixels of {batch.drifted!r} differ by less than half a "
+            f"Another image decoder than at extraction: the pixels of {record.drifted!r} differ by less than half a "
             "grey level. Training goes on; stored crops would end the question."
         )
-    if skipped:
+    if record.skipped:
         progress.warn(
-            f"Step {batch.step} was skipped: loss {record['loss']}, gradient norm {record['grad_norm']}. The weights "
-            f"are as before it. {skipped} in a row; a run stops at {MAX_SKIPPED}."
+            f"Step {record.step} was skipped: loss {record.figures['loss']}, gradient norm "
+            f"{record.figures['grad_norm']}. The weights are as before it. {record.skipped} in a row; a run stops at "
+            f"{MAX_SKIPPED}."
         )
-    progress.advance(0, **{name: record[name] for name in SHOWN})

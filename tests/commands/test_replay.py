@@ -8,6 +8,7 @@ import pytest
 
 from caev2.pretrain.kept_step import keep_step, read_step
 from caev2.pretrain.model import build
+from caev2.pretrain.step import Objective
 from tests.commands.invoking import caev2, files_of, flip_a_bit, refusal, train
 from tests.pretrain.canary import hostile_files
 
@@ -62,9 +63,8 @@ def test_the_result_is_json_with_null_for_what_is_not_finite(diverged):
 def test_a_step_that_is_finite_this_time_has_status_0(diverged, tmp_path):
     kept = read_step(diverged)
     path = tmp_path / "sound.safetensors"
-    keep_step(
-        path, build(kept.model, seed=0), kept.batch, kept.latents, precision="fp32", device="cpu", figures=kept.figures
-    )
+    objective = Objective(build(kept.model, seed=0))
+    keep_step(path, objective, kept.batch, kept.latents, device="cpu", figures=kept.figures)
     shown = caev2("pretrain", "--replay", path, "--device", "cpu", "--json")
     assert shown.exit_code == 0, shown.output
     facts = json.loads(shown.stdout, parse_constant=refuse)

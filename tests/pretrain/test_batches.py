@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from caev2.pretrain.batches import Batch, StepBatches, load_batches
+from caev2.pretrain.batches import Batch, StepBatches
+from caev2.pretrain.loading import load_adaptively
 from caev2.pretrain.plan import fit_recipe, row_order
 from caev2.store.images import open_images
 from caev2.store.pixels.replay import ViewReplay
@@ -49,13 +50,13 @@ def test_the_data_loaders_pinning_reaches_every_tensor_of_a_batch(batches):
 
 @pytest.mark.gpu
 def test_batches_for_a_gpu_lie_in_pinned_memory(batches):
-    for batch in load_batches(batches, range(2), 1, pin_memory=True):
+    for batch in load_adaptively(batches, range(2), 1, device="cuda"):
         assert all(tensor.is_pinned() for tensor in batch.tensors().values())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_is_a_function_of_its_step(batches, workers):
-    for step, batch in zip(range(2, 7), load_batches(batches, range(2, 7), workers, pin_memory=False), strict=True):
+    for step, batch in zip(range(2, 7), load_adaptively(batches, range(2, 7), workers, device="cpu"), strict=True):
         alone = batches.batch_of(step)
         assert (batch.step, batch.epoch, batch.view) == (step, alone.epoch, alone.view)
         for name, tensor in alone.tensors().items():

@@ -20,14 +20,15 @@ ROOT = Path(__file__).parents[2]
 STOP_AND_WAIT = """
 import sys, time
 from caev2.pretrain import run as stage
+from caev2.pretrain.step import TrainStep
 from tests.made_up_pretrain import PRETRAIN
-inner = stage.train_step
-def step(model, optimizer, batch, decoder, **options):
-    if batch.step == 4:
-        print("at step 4", flush=True)
-        sys.stdin.read()
-    return inner(model, optimizer, batch, decoder, **options)
-stage.train_step = step
+class Step(TrainStep):
+    def __call__(self, batch, lr):
+        if batch.step == 4:
+            print("at step 4", flush=True)
+            sys.stdin.read()
+        return super().__call__(batch, lr)
+stage.TrainStep = Step
 stage.pretrain(sys.argv[1] + "/store", sys.argv[2], PRETRAIN, images=sys.argv[1] + "/images")
 """
 
@@ -55,14 +56,15 @@ def test_a_second_process_is_refused_and_the_first_ends_as_if_nobody_had_asked(d
 KILLED = """
 import os, signal, sys
 from caev2.pretrain import run as stage
+from caev2.pretrain.step import TrainStep
 from caev2.recipe import override
 from tests.made_up_pretrain import PRETRAIN
-inner = stage.train_step
-def step(model, optimizer, batch, decoder, **options):
-    if batch.step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return inner(model, optimizer, batch, decoder, **options)
-stage.train_step = step
+class Step(TrainStep):
+    def __call__(self, batch, lr):
+        if batch.step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch, lr)
+stage.TrainStep = Step
 recipe = override(PRETRAIN, ["workers=2"])
 stage.pretrain(sys.argv[1] + "/store", sys.argv[2], recipe, images=sys.argv[1] + "/images")
 """

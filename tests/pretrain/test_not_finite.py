@@ -16,6 +16,7 @@ from caev2.pretrain.model import build
 from caev2.pretrain.plan import fit_recipe, row_order
 from caev2.pretrain.replay import replay_step
 from caev2.pretrain.run import pretrain
+from caev2.pretrain.step import Objective
 from caev2.pretrain.tensor_file import read_tensors
 from caev2.recipe import override
 from caev2.store.reader import Store
@@ -158,7 +159,8 @@ def healthy(data, tmp_path):
     def keep(figures: dict[str, float], precision: str = "fp32") -> Path:
         path = tmp_path / "kept.safetensors"
         sound = dataclasses.replace(batch, targets=targets)
-        keep_step(path, model, sound, targets.float(), precision=precision, device="cpu", figures=figures)
+        objective = Objective(model, precision=precision)
+        keep_step(path, objective, sound, targets.float(), device="cpu", figures=figures)
         return path
 
     return model, keep
@@ -191,7 +193,7 @@ def test_a_step_of_a_gpu_is_kept_and_replayed_there_and_here(healthy, tmp_path):
     kept = read_step(keep({}))
     path = tmp_path / "gpu.safetensors"
     batch, latents = kept.batch.to("cuda"), kept.latents.cuda()
-    keep_step(path, model.cuda(), batch, latents, precision="fp32", device="cuda", figures={})
+    keep_step(path, Objective(model.cuda()), batch, latents, device="cuda", figures={})
     assert read_step(path).generators.keys() == {"cpu", "cuda"}
     there, here = replay_step(path, "cuda"), replay_step(path)
     assert there.finite

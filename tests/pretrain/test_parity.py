@@ -1,18 +1,20 @@
 """The student, its loss and its training against the published implementation, number by number."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from caev2.pretrain.batches import Batch
 from caev2.pretrain.loss import alignment_loss, order_targets
 from caev2.pretrain.official import to_official
-from caev2.pretrain.parameters import adamw
-from caev2.pretrain.schedule import CosineSchedule
-from caev2.pretrain.step import update
 
 from .parity import NAMES, Oracle, read_oracle, split_mask
+from .trajectory import follow
 
 
 @pytest.fixture(params=NAMES, scope="module")
@@ -47,47 +49,26 @@ def test_every_gradient_is_that_of_the_published_code(oracle):
         )
 
 
-def batch_of(oracle: Oracle, mask: torch.Tensor) -> Batch:
-    """What the training loop would hand to its step; the images come beside it, normalised already."""
-    visible, masked = split_mask(mask)
-    count, size = len(mask), oracle.settings.image_px
-    return Batch(
-        step=0,
-        epoch=0,
-        view=0,
-        rows=torch.arange(count),
-        crops=torch.zeros((count, size, size, 3), dtype=torch.uint8),
-        targets=oracle["input/target_tokens"],
-        visible=visible,
-        masked=masked,
-        keep=None,
-        drifted=None,
-    )
-
-
-def test_twenty_training_steps_follow_the_published_trajectory(oracle):
-    model = oracle.student().train()
-    training = oracle.training
-    optimizer = adamw(model, weight_decay=training["weight_decay"])
-    schedule = CosineSchedule(
-        peak_lr=training["peak_lr"],
-        min_lr=training["min_lr"],
-        warmup_steps=int(training["warmup_steps"]),
-        total_steps=len(oracle["trajectory/loss"]),
-    )
-    followed = {"loss": [], "grad_norm": [], "lr": []}
-    for step in range(schedule.total_steps):
-        images, mask = oracle["input/images"].roll(step, -1), oracle["input/mask"].roll(step, 1)
-        lr = schedule.lr_at(step)
-        batch = batch_of(oracle, mask)
-        figures = update(model, optimizer, batch, images, batch.targets, lr=lr, clip_norm=training["clip_grad"])
-        for name, value in (("loss", figures.alignment.loss), ("grad_norm", figures.grad_norm), ("lr", lr)):
-            followed[name].append(float(value))
-    for name, values in followed.items():
+def assert_follows(records: list[dict], oracle: Oracle) -> None:
+    for name in ("loss", "grad_norm", "lr"):
+        followed = torch.tensor([record[name] for record in records], dtype=torch.float64)
         tolerance = 1e-12 if name == "lr" else 1e-4
-        torch.testing.assert_close(
-            torch.tensor(values, dtype=torch.float64), oracle[f"trajectory/{name}"], atol=tolerance, rtol=0
-        )
+        torch.testing.assert_close(followed, oracle[f"trajectory/{name}"], atol=tolerance, rtol=0)
+
+
+def test_the_training_loop_follows_the_published_trajectory_for_twenty_steps(oracle, tmp_path):
+    assert_follows(follow(oracle, tmp_path, compiled=False), oracle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_compiled_training_loop_follows_the_published_trajectory_too(name, tmp_path):
+    # in a process of its own: what checks shapes in tests cannot be compiled
+    command = [sys.executable, "-m", "tests.pretrain.trajectory", name, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    records, graphs = json.loads(done.stdout.splitlines()[-1])
+    assert graphs > 0
+    assert_follows(records, read_oracle(name))
 
 
 def test_stored_positions_are_the_ones_computed_here(oracle):

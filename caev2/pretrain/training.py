@@ -1,0 +1,215 @@
+"""The loop: batches in, steps, and now and then a look at the figures, a checkpoint, a judgement."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from caev2.errors import OutputError, TrainingDiverged
+from caev2.pretrain.batches import Batch
+from caev2.pretrain.checkpoint import Position, save_checkpoint
+from caev2.pretrain.ema import Average
+from caev2.pretrain.feed import on_device
+from caev2.pretrain.kept_step import keep_step
+from caev2.pretrain.meter import Meter
+from caev2.pretrain.model import CAEv2
+from caev2.pretrain.ranks import Agreement, Ranks
+from caev2.pretrain.schedule import CosineSchedule
+from caev2.pretrain.signals import Leaving
+from caev2.pretrain.step import MAX_SKIPPED, Inputs, Objective, TrainStep
+from caev2.pretrain.telling import SHOWN, StepRecord, Unread, warn_of
+from caev2.progress import Progress
+
+NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """Where the lines of the log go."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+
+    def flush(self) -> None:
+        """Wait until all of them are kept."""
+
+
+@dataclass(slots=True)
+class Trained:
+    """What training changes, and where it is kept."""
+
+    run: Path
+    fingerprint: str
+    model: CAEv2
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    position: Position
+    keep_checkpoints: int
+    saved: Position | None
+
+    def save(self) -> None:
+        """Write a checkpoint, unless there is one of this very step."""
+        if self.saved == self.position:
+            return
+        save_checkpoint(
+            self.run / "checkpoints",
+            self.model,
+            self.optimizer,
+            step=self.position.step,
+            skipped=self.position.skipped,
+            fingerprint=self.fingerprint,
+            keep_last=self.keep_checkpoints,
+            average=self.average,
+        )
+        self.saved = self.position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """When something is done besides training, in steps."""
+
+    last: int
+    """After this many steps of the run it leaves."""
+    log: int
+    """Steps between looks at the figures."""
+    checkpoint: int
+    """Steps between checkpoints."""
+    judge: int | None = None
+    """Steps between judgements; none: never."""
+
+    def is_logged(self, step: int) -> bool:
+        """Whether a step is a line of the log, whatever comes of it."""
+        return step % self.log == 0 or step + 1 == self.last
+
+    def is_saved(self, done: int) -> bool:
+        """Whether a checkpoint is due after so many steps."""
+        return done % self.checkpoint == 0 or done == self.last
+
+    def is_judged(self, done: int) -> bool:
+        """Whether the student is judged after so many steps."""
+        return self.judge is not None and (done % self.judge == 0 or done == self.last)
+
+
+@dataclass(slots=True)
+class Loop:
+    """Trains from batch to batch until they end, or until somebody asks to leave.
+
+    The figures of a step stay on the device until the next look at them, so a step that is not finite is found some
+    steps later. Nothing is lost by that: `TrainStep` stops changing the weights by itself.
+    """
+
+    trained: Trained
+    step: TrainStep
+    schedule: CosineSchedule
+    rhythm: Rhythm
+    meter: Meter
+    device: str
+    ranks: Ranks
+    log: Lines
+    progress: Progress
+    keep: "KeepDiverged"
+    judge: Callable[[CAEv2], Mapping[str, float]] | None = None
+    steps_skipped: int = 0
+    loss: float | None = None
+    """Of the last step that was logged and applied."""
+    unread: Unread = field(default_factory=Unread)
+
+    def run(self, batches: Iterator[Batch], leaving: Leaving, agreement: Agreement) -> int:
+        """Train, and return the signal that made it leave early; 0: none did.
+
+        Raises:
+            TrainingDiverged: Several steps in a row were not finite.
+            OutputError: Log or checkpoint cannot be written.
+        """
+        alone, done, asked = self.ranks.count == 1, self.trained.position.step, 0
+        # together they leave at the step that they agree on, and until then nobody may miss one
+        items = leaving.until_asked(batches) if alone else batches
+        for batch in self.meter.waiting(on_device(items, self.device)):
+            lr = self.schedule.lr_at(batch.step)
+            self.unread.add(batch, lr, self.step(batch, lr))
+            if self.trained.average is not None:
+                self.trained.average.update(batch.step)
+            done = batch.step + 1
+            self.progress.advance(1)
+            self._look_around(batch.step)
+            asked = agreement.reach(leaving.number or 0)
+            if asked:
+                break
+        said_last = agreement.end()
+        asked = asked or said_last or (leaving.number or 0 if alone else 0)
+        self._look()
+        if asked and done < self.rhythm.last:
+            self._save()
+        return asked
+
+    def _look_around(self, step: int) -> None:
+        """Do what is due after a step."""
+        done, rhythm = step + 1, self.rhythm
+        judged = self.judge(self.trained.model) if self.judge is not None and rhythm.is_judged(done) else {}
+        if rhythm.is_logged(step) or rhythm.is_saved(done) or judged:
+            self._look(judged)
+        if rhythm.is_saved(done):
+            self._save()
+
+    def _look(self, judged: Mapping[str, float] = NOTHING) -> None:
+        """Wait for the steps so far, and tell what came of them; a judgement is part of the last one's line.
+
+        Raises:
+            TrainingDiverged: Several steps in a row were not finite.
+        """
+        records = self.unread.read()
+        speed = self.meter.read() if records else {}
+        for place, record in enumerate(records, start=1):
+            self.trained.position = Position(record.step + 1, record.skipped)
+            self.steps_skipped += bool(record.skipped)
+            found = judged if place == len(records) else NOTHING
+            if record.skipped or found or self.rhythm.is_logged(record.step):
+                self._tell(record, {**record.line(), **speed, **found})
+            if record.skipped == MAX_SKIPPED:
+                raise self.keep(record)
+
+    def _tell(self, record: StepRecord, line: dict[str, Any]) -> None:
+        self.log.write(line)
+        warn_of(record, self.progress)
+        self.progress.advance(0, **{name: line[name] for name in SHOWN if line.get(name) is not None})
+        if not record.skipped:
+            self.loss = record.figures["loss"]
+
+    def _save(self) -> None:
+        if self.ranks.is_first:
+            self.log.flush()
+            self.trained.save()
+
+
+@dataclass(frozen=True, slots=True)
+class KeepDiverged:
+    """Keeps the step that ended a run, for a replay: its batch is made once more, its weights are still there."""
+
+    run: Path
+    objective: Objective
+    inputs: Inputs
+    batch_of: Callable[[int], Batch]
+    device: str
+    ranks: Ranks
+
+    def __call__(self, record: StepRecord) -> TrainingDiverged:
+        """Write the file, and say where it is."""
+        path = self.run / f"diverged-step-{record.step}{self._of_rank()}.safetensors"
+        batch = self.batch_of(record.step).to(self.device)
+        try:
+            keep_step(path, self.objective, batch, self.inputs(batch)[1], device=self.device, figures=record.figures)
+            kept = f"`caev2 pretrain --replay {path}` shows the last one again"
+        except OutputError as problem:
+            kept = f"The last one is not kept for a replay. {problem}"
+        return TrainingDiverged(
+            f"{self.run}: loss or gradients were not finite in {MAX_SKIPPED} steps in a row, up to step "
+            f"{record.step}. {kept.rstrip('.')}. The last checkpoint is untouched. Lower optimizer.lr, or train in "
+            "fp32 with --set precision=fp32."
+        )
+
+    def _of_rank(self) -> str:
+        """Each rank has its own share of the batch, and only one may be to blame."""
+        return f"-rank-{self.ranks.index}" if self.ranks.count > 1 else ""
