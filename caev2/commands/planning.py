@@ -86,11 +86,11 @@ def as_words(found: "Estimate") -> dict[str, str]:
         "teacher alone": f"{rates.teacher_rows_per_s:,.1f} rows/s on {found.device}, "
         f"{found.views_at_once} views at once",
         "limit": _say_limit(found),
-        "time here": f"{_say_hours(found.hours())}, at {rates.rows_per_s:,.1f} rows/s",
+        "time here": f"{say_hours(found.hours())}, at {rates.rows_per_s:,.1f} rows/s",
     }
     for count in DEVICES:
         devices = "1 such device" if count == 1 else f"{count} such devices"
-        words[devices] = _say_hours(found.hours(count))
+        words[devices] = say_hours(found.hours(count))
     if not rates.on_gpu:
         words["on a GPU"] = "not measured: none was used. docs/scale.md has the arithmetic"
     return words
@@ -127,7 +127,8 @@ def _say_limit(found: "Estimate") -> str:
     return f"{rates.limit}; a device of this rate needs {needed}; here all share {rates.cores}"
 
 
-def _say_hours(hours: float) -> str:
+def say_hours(hours: float) -> str:
+    """A time in seconds, minutes, hours or days."""
     if hours < 1:
         return f"{3600 * hours:.1f} seconds" if hours < 1 / 60 else f"{60 * hours:.1f} minutes"
     return f"{hours:,.1f} hours" if hours < 48 else f"{hours:,.0f} hours ({hours / 24:,.1f} days)"

@@ -1,7 +1,7 @@
 """`caev2 pretrain` and `caev2 import`: stage two, and runs that were trained elsewhere."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
@@ -19,8 +19,15 @@ from caev2.commands.invocation import (
     set_option,
 )
 from caev2.commands.leaving import leaving_with_a_checkpoint
+from caev2.commands.ranks import gpus_option, is_first, leave_to_ranks
 from caev2.store.remote.paths import StorePath
 from caev2.store.sources.at_url import ImagesUrl
+
+if TYPE_CHECKING:
+    from caev2.eval.while_training import NearestNeighbours
+    from caev2.pretrain.recipes import PretrainRecipe
+    from caev2.progress import Progress
+    from caev2.store.reader import Store
 
 NOT_FINITE = 1
 """Exit status of a replay that is not finite again."""
@@ -49,13 +56,24 @@ NOT_FINITE = 1
     default=None,
     help="Start a new run from the weights of a run, or of an official file.",
 )
-@click.option("--dry-run", is_flag=True, help="Print steps and parameters; write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print what it takes: steps, arithmetic, memory, disk, and hours by timing some steps; write nothing.",
+)
 @click.option(
     "--replay",
     type=click.Path(path_type=Path),
     default=None,
     help="Compute a step again that was not finite, from the file that a run left. Exit status 1: it is not finite.",
 )
+@click.option(
+    "--knn",
+    type=IMAGES,
+    default=None,
+    help="Labelled images, train and val: judge the student by nearest neighbours every `knn_epochs` epochs.",
+)
+@gpus_option
 @set_option
 @common_options
 @click.pass_context
@@ -69,6 +87,8 @@ def pretrain(
     init_from: Path | None,
     dry_run: bool,
     replay: Path | None,
+    knn: Path | ImagesUrl | None,
+    gpus: int | None,
     settings: tuple[str, ...],
     as_json: bool,
     quiet: bool,
@@ -83,7 +103,7 @@ def pretrain(
         return
     if store is None or run is None:
         raise click.UsageError(f"Missing argument '{'STORE' if store is None else 'RUN'}'.", ctx)
-    from caev2.pretrain.plan import plan
+    leave_to_ranks(ctx, None if dry_run else gpus, device)
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import pretrain as stage
     from caev2.recipe import load, override
@@ -92,19 +112,39 @@ def pretrain(
     with leaving_with_a_checkpoint():
         chosen, opened = override(load(recipe, RECIPES), settings), Store(store)
         if dry_run:
-            print_result(plan(chosen, opened, run), as_json, f"{run} would be")
+            _print_forecast(chosen, opened, run, pick_device(device), as_json, bars(quiet))
             return
+        where, progress = pick_device(device), bars(quiet or not is_first())
         result = stage(
             opened,
             run,
             chosen,
             images=images,
-            device=pick_device(device),
+            device=where,
             resume=resume,
             init_from=init_from,
-            progress=bars(quiet),
+            progress=progress,
+            judge=None if knn is None or not is_first() else _judge(knn, opened, where, progress),
         )
-    print_result(result, as_json, f"Trained {run}")
+    if is_first():
+        print_result(result, as_json, f"Trained {run}")
+
+
+def _judge(images: "Path | ImagesUrl", store: "Store", device: str, progress: "Progress") -> "NearestNeighbours":
+    from caev2.eval.while_training import NearestNeighbours
+
+    views = store.manifest.spec.views
+    return NearestNeighbours(images, device=device, orientation=views.orientation, progress=progress)
+
+
+def _print_forecast(
+    recipe: "PretrainRecipe", store: "Store", run: Path, device: str, as_json: bool, progress: "Progress"
+) -> None:
+    from caev2.commands.forecast import as_numbers, as_words
+    from caev2.pretrain.forecast import forecast
+
+    found = forecast(recipe, store, run, device=device, progress=progress)
+    print_result(as_numbers(found) if as_json else as_words(found), as_json, f"{run} would be")
 
 
 def _replay(ctx: click.Context, file: Path, device: str | None, as_json: bool) -> None:
