@@ -98,3 +98,7 @@ class TrainingDiverged(Caev2Error):
 
 class RankLost(Caev2Error):
     """Another process of the same training died or left."""
+
+
+class FirstRankRefused(Caev2Error):
+    """The first rank has raised an error, and said it."""

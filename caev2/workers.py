@@ -118,12 +118,18 @@ class _Beginning:
         del worker
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        threading.Thread(target=self._end_with_the_parent, daemon=True).start()
+        end_with(self.parent)
 
-    def _end_with_the_parent(self) -> None:
-        while os.getppid() == self.parent:
+
+def end_with(parent: int) -> None:
+    """Have this process end, within a second or so, when the one that started it has ended, however that came."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
         os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 _WATCH_SECONDS = 1.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from caev2.errors import Caev2Error, ConfigError
+from caev2.errors import Caev2Error, ConfigError, FirstRankRefused
 from caev2.store.remote.cache import CacheSettings
 from caev2.store.remote.paths import DEFAULT_CACHE, StorePath, open_remote
 from caev2.store.sources.at_url import ImagesUrl
@@ -47,6 +47,8 @@ class Commands(click.Group):
         try:
             with _leaving_in_order():
                 return super().invoke(ctx)
+        except FirstRankRefused:
+            sys.exit(REFUSED)  # the first rank has said why
         except Caev2Error as problem:
             leave(ctx, str(problem), REFUSED)
         except NoArgsIsHelpError:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from caev2.errors import Caev2Error, ConfigError, RankLost
+from caev2.errors import Caev2Error, ConfigError, FirstRankRefused, RankLost
 
 T = TypeVar("T")
 
@@ -117,10 +117,13 @@ class Company:
     ranks: Ranks
 
     def first(self, work: Callable[[], T]) -> T:
-        """Let the first rank do something, and have all know what came of it, or raise what it raised.
+        """Let the first rank do something, and have all know what came of it.
 
         Args:
             work: What it does; the result is pickled on its way to the others.
+
+        Raises:
+            FirstRankRefused: It raised an error, which is raised there as it is.
         """
         if self.ranks.count == 1:
             return work()
@@ -129,11 +132,11 @@ class Company:
             try:
                 said = [work(), None]
             except Caev2Error as problem:
-                distributed.broadcast_object_list([None, problem], src=0, device=torch.device("cpu"))
+                distributed.broadcast_object_list([None, str(problem)], src=0, device=torch.device("cpu"))
                 raise
         distributed.broadcast_object_list(said, src=0, device=torch.device("cpu"))
-        if isinstance(said[1], Caev2Error):
-            raise said[1]
+        if said[1] is not None:
+            raise FirstRankRefused(said[1])
         return said[0]
 
     def wait(self) -> None:

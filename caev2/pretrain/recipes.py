@@ -97,8 +97,8 @@ class PretrainRecipe:
     third more time."""
     compile: bool | None = speed(None)
     """Let torch compile the step; none: on a GPU, where it pays for the minutes that it takes."""
-    knn_epochs: int | None = speed(None)
-    """Epochs between judgements by nearest neighbours, on the labelled images that the command names; none: never."""
+    knn_epochs: int = speed(10)
+    """Epochs between judgements by nearest neighbours, where labelled images for them are given."""
 
     def __post_init__(self):
         """Check the ranges.
@@ -113,6 +113,7 @@ class PretrainRecipe:
             "checkpoint_epochs",
             "keep_checkpoints",
             "log_steps",
+            "knn_epochs",
             "accumulate",
         ):
             if getattr(self, name) < 1:
@@ -122,9 +123,8 @@ class PretrainRecipe:
         self.mask.check(self.model.grid_size)
         if self.views is not None and self.views < 1:
             raise ConfigError(f"views is {self.views}; it must be at least 1, or none for all.")
-        for name in ("checkpoint_steps", "knn_epochs"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1, or none.")
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise ConfigError(f"checkpoint_steps is {self.checkpoint_steps}; it must be at least 1, or none.")
         if not 0 <= self.student_jitter < 1:
             raise ConfigError(f"student_jitter is {self.student_jitter}; it must be at least 0 and below 1.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

@@ -81,7 +81,7 @@ def pretrain(
         init_from: A run, or an official file, whose weights a new run starts from; none: fresh weights.
         progress: Who is told.
         stop_after: Save a checkpoint and leave after this many steps of the run.
-        judge: What is asked of the student every `knn_epochs` epochs; its figures become part of the log.
+        judge: What is asked of the student every `knn_epochs` epochs, and at the end; its figures go to the log.
 
     Raises:
         StoreMismatch: The recipe does not fit the store.
@@ -261,7 +261,7 @@ def _train(
         last=total if stop_after is None else min(total, stop_after),
         log=recipe.log_steps,
         checkpoint=recipe.checkpoint_steps or recipe.checkpoint_epochs * order.steps_per_epoch,
-        judge=None if recipe.knn_epochs is None else recipe.knn_epochs * order.steps_per_epoch,
+        judge=recipe.knn_epochs * order.steps_per_epoch,
     )
     with _log(trained.run, first, company.ranks) as log, catching_signals() as leaving:
         progress.start("pretrain", total, first)

@@ -77,8 +77,8 @@ class Rhythm:
     """Steps between looks at the figures."""
     checkpoint: int
     """Steps between checkpoints."""
-    judge: int | None = None
-    """Steps between judgements; none: never."""
+    judge: int
+    """Steps between judgements, if there is somebody to judge."""
 
     def is_logged(self, step: int) -> bool:
         """Whether a step is a line of the log, whatever comes of it."""
@@ -90,7 +90,7 @@ class Rhythm:
 
     def is_judged(self, done: int) -> bool:
         """Whether the student is judged after so many steps."""
-        return self.judge is not None and (done % self.judge == 0 or done == self.last)
+        return done % self.judge == 0 or done == self.last
 
 
 @dataclass(slots=True)

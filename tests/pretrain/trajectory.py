@@ -87,7 +87,7 @@ def follow(oracle: Oracle, folder: Path, *, compiled: bool) -> list[dict]:
             warmup_steps=int(training["warmup_steps"]),
             total_steps=steps,
         ),
-        rhythm=Rhythm(last=steps, log=1, checkpoint=steps),
+        rhythm=Rhythm(last=steps, log=1, checkpoint=steps, judge=steps),
         meter=Meter(len(oracle["input/mask"])),
         device="cpu",
         ranks=ALONE,
