@@ -112,8 +112,8 @@ def estimate_memory(model: ModelSettings, masked: int, precision: str, *, recomp
     Counted is what torch keeps when each operation runs by itself and attention is fused: inputs of norms, linear
     layers, activations and layer scales, and queries, keys and values. A block of the encoder keeps 18 × width numbers
     for each token (two MLP activations of 4, qkv 3, seven times 1), 16 without layer scales. Under bf16 all but the
-    residual stream has 2 bytes. Workspaces, fragments of the allocator and the framework itself (0.3 to 1 GB) come on
-    top; compilation keeps less.
+    residual stream has 2 bytes. Workspaces, the framework itself (0.3 to 1 GB) and what the
+    allocator holds between tensors come on top, the last up to half as much again on a CPU; compilation keeps less.
 
     Args:
         model: Sizes of the student.
