@@ -69,15 +69,18 @@ def as_words(found: "Forecast") -> dict[str, str]:
 
 
 def _say_speed(found: "Forecast") -> str:
+    from caev2.pretrain.forecast import FEW_STEPS
+
     timed = found.rehearsal
     if timed is None:
         return "not measured: there is no memory for a single image"
     slowest, quickest = timed.images_per_s_range
     rate = f"{slowest:,.4g} to {quickest:,.4g}" if found.is_noisy else f"{timed.images_per_s:,.4g}"
+    few = "" if len(timed.seconds) >= FEW_STEPS else ", too few to tell how much they vary"
     used = "" if found.mfu_percent is None else f", MFU {found.mfu_percent:.0f} %"
     return (
         f"{rate} images/s{used}, measured on {_count(timed.images, 'image')}, made up: "
-        f"{_count(len(timed.seconds), 'step')} of {timed.batch_size:,}, not compiled, without reading and cropping"
+        f"{_count(len(timed.seconds), 'step')} of {timed.batch_size:,}{few}; not compiled, without reading and cropping"
     )
 
 

@@ -25,6 +25,8 @@ from caev2.progress import Progress, Silent
 from caev2.store.disk import free_bytes, say_bytes
 from caev2.store.reader import Store
 
+FEW_STEPS = 3
+"""With fewer that were timed, nobody knows how noisy they are."""
 NOISE = 0.1
 """Slowest and quickest step differ by more of the median than this: hours are a range."""
 

@@ -97,7 +97,7 @@ def rehearse(
 def _measure(timed: Callable[[], float], last: float, end: float) -> tuple[float, ...]:
     """Step times, of which one is known, until there are enough or the time is over."""
     seconds = [last]
-    while len(seconds) < _STEPS_MOST and sum(seconds) < _MEASURED_S and time.perf_counter() + max(seconds) < end:
+    while len(seconds) < _STEPS_MOST and sum(seconds) < _MEASURED_S and time.perf_counter() + min(seconds) < end:
         seconds.append(timed())
     return tuple(seconds)
 

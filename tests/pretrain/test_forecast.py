@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from caev2.commands.forecast import as_words
 from caev2.pretrain.checkpoint import save_checkpoint
 from caev2.pretrain.cost import TrainingMemory, estimate_memory
 from caev2.pretrain.forecast import Forecast, advise, checkpoint_bytes, forecast, free_memory
@@ -65,6 +66,22 @@ def test_hours_are_what_is_left_at_the_measured_rate(data, tmp_path):
     steady = dataclasses.replace(found, rehearsal=Rehearsal(batch_size=4, seconds=(0.5, 0.49, 0.51)))
     assert not steady.is_noisy
     assert found.mfu_percent == pytest.approx(100 * 3 * 2 * found.cost.total * 8 / 1e12)
+
+
+def test_the_words_say_how_much_was_measured_and_how_sure_that_is(data, tmp_path):
+    found = look(data, tmp_path)
+    noisy, steady, single = (
+        as_words(dataclasses.replace(found, rehearsal=Rehearsal(batch_size=4, seconds=seconds)))
+        for seconds in ((0.5, 0.4, 0.8), (0.5, 0.5, 0.5), (0.5,))
+    )
+    assert noisy["speed"].startswith("5 to 10 images/s, measured on 12 images, made up: 3 steps of 4; not compiled")
+    assert " to " in noisy["time"]
+    assert steady["speed"].startswith("8 images/s, measured on 12 images")
+    assert " to " not in steady["time"]
+    assert "1 step of 4, too few to tell how much they vary" in single["speed"]
+    nothing = as_words(dataclasses.replace(found, rehearsal=None))
+    assert nothing["speed"] == "not measured: there is no memory for a single image"
+    assert nothing["time"] == "not known"
 
 
 def test_what_has_no_room_is_not_measured_and_not_guessed(data, tmp_path):
