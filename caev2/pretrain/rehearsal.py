@@ -77,7 +77,7 @@ def rehearse(
     end, most = time.perf_counter() + budget_s, recipe.batch_size // recipe.accumulate
 
     def fits(size: int) -> bool:
-        return size <= most and memory.of_batch(size) <= _MEMORY_SHARE * free_bytes
+        return memory.of_batch(size) <= _MEMORY_SHARE * free_bytes
 
     size = 1
     if not fits(size):
@@ -88,10 +88,11 @@ def rehearse(
             timed = _timer(step, made_up_batch(recipe, size).to(device))
             timed()  # the first of its shape
             last = timed()
-            # a larger batch needs two steps to warm up, and some that count
-            if not fits(2 * size) or time.perf_counter() + 2 * last * (2 + _STEPS_LEAST) > end:
+            larger = min(2 * size, most)
+            # it needs two steps to warm up, and some that count
+            if larger == size or not fits(larger) or time.perf_counter() + 2 * last * (2 + _STEPS_LEAST) > end:
                 return Rehearsal(batch_size=size, seconds=_measure(timed, last, end))
-            size *= 2
+            size = larger
 
 
 def _measure(timed: Callable[[], float], last: float, end: float) -> tuple[float, ...]:
