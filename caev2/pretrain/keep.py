@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-from caev2.store.draws import Draws
+from caev2.store.streams import RowStreams
 
 
 def drop_path_rates(depth: int, drop_path: float) -> tuple[float, ...]:
@@ -23,10 +23,5 @@ def keep_bits(
     seed: int, epoch: int, step: int, rows: Int[np.ndarray, " image"] | Iterable[int], rates: Sequence[float]
 ) -> Bool[np.ndarray, "branch image"]:
     """Whether each branch is kept for each row; a row's bits depend on no other row of the batch."""
-    bits = [_row_bits(seed, epoch, step, int(row), rates) for row in rows]
-    return np.stack(bits, axis=1) if bits else np.empty((len(rates), 0), dtype=bool)
-
-
-def _row_bits(seed: int, epoch: int, step: int, row: int, rates: Sequence[float]) -> Bool[np.ndarray, " branch"]:
-    words = Draws("drop path", seed, epoch, step, row).words(len(rates))
-    return (words >> np.uint64(11)) * 2.0**-53 >= np.asarray(rates)
+    words = RowStreams("drop path", seed, epoch, step).words(rows, len(rates))
+    return np.asarray(rates)[:, None] <= ((words >> np.uint64(11)).T * 2.0**-53)

@@ -1,7 +1,8 @@
 """Which patches the student does not see: a pure function of (seed, epoch, row)."""
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from caev2.errors import ConfigError
-from caev2.store.draws import Draws
+from caev2.store.streams import RowStreams
 
 _PROBES = 64
+
+_Rows = Int[np.ndarray, " image"] | Iterable[int]
+_Masks = Bool[np.ndarray, "image patch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,57 +74,83 @@ def _stuck_at(settings: MaskSettings, grid_size: int) -> int | None:
     return None
 
 
-def block_mask(draws: Draws, grid_size: int, settings: MaskSettings) -> Bool[np.ndarray, "grid grid"]:
-    """Rectangles until exactly `count` patches are masked.
+def _draw_blocks(word: Callable[[], int], grid_size: int, settings: MaskSettings) -> int:
+    """Rectangles until exactly `count` patches are masked: a number whose bits are the patches, row-major.
 
     A rectangle's area is uniform between `min_block_patches` and what is left (the bounds may be reversed),
     its aspect log-uniform; both sides stay below the grid's; its corner is uniform. It is taken if it masks
     at least one further patch and not more than are left. The published generator: BEiT's, without its early
     exit.
+
+    A mask takes about twenty tries, nearly all of them for the last few patches. So a try is kept cheap: numbers
+    instead of arrays, and the same arithmetic as `Draws.uniform` and `Draws.integer` without a call for each.
+
+    Args:
+        word: Gives the next word of the row's stream.
+        grid_size: Patches along one side.
+        settings: How patches are masked.
     """
-    mask = np.zeros((grid_size, grid_size), dtype=bool)
-    limit, left = math.log(settings.max_aspect), settings.count
+    corners = _corner_rectangles(grid_size)
+    least, limit = float(settings.min_block_patches), math.log(settings.max_aspect)
+    mask, left = 0, settings.count
     while left:
-        area = draws.uniform(float(settings.min_block_patches), float(left))
-        aspect = math.exp(draws.uniform(-limit, limit))
+        area = least + (left - least) * ((word() >> 11) * 2.0**-53)
+        aspect = math.exp(-limit + (limit + limit) * ((word() >> 11) * 2.0**-53))
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if height >= grid_size or width >= grid_size:
             continue
-        top, start = draws.integer(grid_size - height + 1), draws.integer(grid_size - width + 1)
-        rectangle = mask[top : top + height, start : start + width]
-        fresh = height * width - int(np.count_nonzero(rectangle))
+        top, start = _integer(word, grid_size - height + 1), _integer(word, grid_size - width + 1)
+        rectangle = corners[height][width] << (top * grid_size + start)
+        fresh = (rectangle & ~mask).bit_count()
         if 0 < fresh <= left:
-            rectangle[:] = True
+            mask |= rectangle
             left -= fresh
     return mask
 
 
-def random_mask(draws: Draws, grid_size: int, settings: MaskSettings) -> Bool[np.ndarray, "grid grid"]:
-    """`count` patches, every choice equally likely."""
-    mask = np.zeros(grid_size**2, dtype=bool)
-    mask[draws.permutation(grid_size**2)[: settings.count]] = True
-    return mask.reshape(grid_size, grid_size)
+def _integer(word: Callable[[], int], stop: int) -> int:
+    """`Draws.integer`."""
+    limit = 2**64 - 2**64 % stop
+    while (drawn := word()) >= limit:
+        pass
+    return drawn % stop
 
 
-_GENERATORS = {"block": block_mask, "random": random_mask}
+@functools.cache
+def _corner_rectangles(grid_size: int) -> list[list[int]]:
+    """By height and width, the rectangle in the first corner of the grid."""
+    rows = [sum(1 << (grid_size * row) for row in range(height)) for height in range(grid_size)]
+    return [[row * ((1 << width) - 1) for width in range(grid_size)] for row in rows]
+
+
+def _block_masks(streams: RowStreams, rows: _Rows, grid_size: int, settings: MaskSettings) -> _Masks:
+    size = -(-(grid_size**2) // 8)
+    bits = [_draw_blocks(word, grid_size, settings).to_bytes(size, "little") for word in streams.readers(rows)]
+    together = np.frombuffer(b"".join(bits), np.uint8).reshape(-1, size)
+    return np.unpackbits(together, axis=1, count=grid_size**2, bitorder="little").astype(bool)
+
+
+def _random_masks(streams: RowStreams, rows: _Rows, grid_size: int, settings: MaskSettings) -> _Masks:
+    """`count` patches, every choice equally likely: the first ones of `Draws.permutation`."""
+    order = np.argsort(streams.words(rows, grid_size**2), axis=1, kind="stable")
+    masks = np.zeros(order.shape, dtype=bool)
+    np.put_along_axis(masks, order[:, : settings.count], True, axis=1)
+    return masks
+
+
+_GENERATORS = {"block": _block_masks, "random": _random_masks}
 
 
 def draw_masks(
-    settings: MaskSettings,
-    grid_size: int,
-    seed: int,
-    epoch: int,
-    rows: Int[np.ndarray, " image"] | Iterable[int],
+    settings: MaskSettings, grid_size: int, seed: int, epoch: int, rows: _Rows
 ) -> tuple[Int[np.ndarray, "image visible"], Int[np.ndarray, "image masked"]]:
     """Indices of the visible and of the masked patches of each row, sorted.
 
     Call `settings.check(grid_size)` once before: settings that cannot end are not noticed here.
     """
-    generate = _GENERATORS[settings.kind]
-    masks = [generate(Draws("mask", seed, epoch, int(row)), grid_size, settings).ravel() for row in rows]
-    stacked = np.stack(masks) if masks else np.zeros((0, grid_size**2), dtype=bool)
-    return _indices(~stacked, grid_size**2 - settings.count), _indices(stacked, settings.count)
+    masks = _GENERATORS[settings.kind](RowStreams("mask", seed, epoch), rows, grid_size, settings)
+    return _indices(~masks, grid_size**2 - settings.count), _indices(masks, settings.count)
 
 
 def _indices(chosen: Bool[np.ndarray, "image patch"], count: int) -> Int[np.ndarray, "image chosen"]:
-    return np.nonzero(chosen)[1].astype(np.int64).reshape(len(chosen), count)
+    return np.nonzero(chosen)[1].astype(np.int64, copy=False).reshape(len(chosen), count)

@@ -4,6 +4,7 @@ import pytest
 from caev2.pretrain.keep import drop_path_rates, keep_bits
 from caev2.pretrain.model import branch_rates
 from caev2.pretrain.sizes import SIZES
+from caev2.store.draws import Draws
 
 DRAWS = 10_000
 
@@ -38,3 +39,13 @@ def test_bits_depend_on_their_seed_epoch_step_and_row_alone():
     assert np.array_equal(together[:, 1], keep_bits(1, 2, 3, [5], rates)[:, 0])
     for other in ((0, 2, 3, [5]), (1, 0, 3, [5]), (1, 2, 0, [5]), (1, 2, 3, [6])):
         assert not np.array_equal(keep_bits(*other, rates)[:, 0], together[:, 1])
+
+
+def test_bits_of_a_batch_are_those_drawn_row_by_row():
+    rates = np.array(drop_path_rates(16, 0.3))
+    rows = [0, 5, 2**40]
+    bits = keep_bits(1, 2, 3, rows, rates.tolist())
+    for row, column in zip(rows, bits.T, strict=True):
+        draws = Draws("drop path", 1, 2, 3, row)
+        assert column.tolist() == [draws.uniform() >= rate for rate in rates]
+    assert keep_bits(1, 2, 3, [], rates.tolist()).shape == (32, 0)

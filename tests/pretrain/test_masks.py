@@ -1,3 +1,5 @@
+import math
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caev2.errors import ConfigError
-from caev2.pretrain.masks import MaskSettings, block_mask, draw_masks
+from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.store.draws import Draws
 
 from .parity import STATISTICS
@@ -26,6 +28,49 @@ def grids_of(masked: np.ndarray, side: int) -> np.ndarray:
     grids = np.zeros((len(masked), side * side), dtype=bool)
     np.put_along_axis(grids, masked, True, axis=1)
     return grids.reshape(-1, side, side)
+
+
+def block_mask(draws: Draws, side: int, settings: MaskSettings) -> np.ndarray:
+    """The generator as one would write it: an array, and a call for each draw."""
+    mask = np.zeros((side, side), dtype=bool)
+    limit, left = math.log(settings.max_aspect), settings.count
+    while left:
+        area = draws.uniform(float(settings.min_block_patches), float(left))
+        aspect = math.exp(draws.uniform(-limit, limit))
+        height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if height >= side or width >= side:
+            continue
+        top, start = draws.integer(side - height + 1), draws.integer(side - width + 1)
+        rectangle = mask[top : top + height, start : start + width]
+        fresh = height * width - int(np.count_nonzero(rectangle))
+        if 0 < fresh <= left:
+            rectangle[:] = True
+            left -= fresh
+    return mask
+
+
+def random_mask(draws: Draws, side: int, settings: MaskSettings) -> np.ndarray:
+    mask = np.zeros(side**2, dtype=bool)
+    mask[draws.permutation(side**2)[: settings.count]] = True
+    return mask.reshape(side, side)
+
+
+@pytest.mark.parametrize("one_by_one", [block_mask, random_mask])
+@pytest.mark.parametrize(
+    ("count", "side", "smallest"), [(30, 14, 16), (49, 14, 16), (98, 14, 16), (6, 4, 2), (24, 8, 9)]
+)
+def test_masks_of_a_batch_are_those_drawn_row_by_row(one_by_one, count, side, smallest):
+    kind = "block" if one_by_one is block_mask else "random"
+    settings = MaskSettings(kind=kind, count=count, min_block_patches=smallest)
+    rows = [0, 7, *np.random.default_rng(0).integers(0, 2**40, 200).tolist()]
+    grids = grids_of(draw_masks(settings, side, seed=3, epoch=5, rows=rows)[1], side)
+    for row, grid in zip(rows, grids, strict=True):
+        assert np.array_equal(grid, one_by_one(Draws("mask", 3, 5, row), side, settings)), row
+
+
+def test_no_rows_have_no_masks():
+    visible, masked = draw_masks(MaskSettings(count=20), 8, seed=0, epoch=0, rows=[])
+    assert (visible.shape, masked.shape) == ((0, 44), (0, 20))
 
 
 @pytest.fixture
@@ -93,7 +138,7 @@ def test_the_first_masks_are_what_they_have_always_been():
     """Golden: this project's own first draws. Runs could not be replayed if they changed."""
     picture = "\n".join(
         "".join(".#"[cell] for cell in row)
-        for row in block_mask(Draws("mask", 0, 0, 0), 8, MaskSettings(count=24)).astype(int)
+        for row in grids_of(draw_masks(MaskSettings(count=24), 8, seed=0, epoch=0, rows=[0])[1], 8)[0].astype(int)
     )
     assert picture == GOLDEN
 
