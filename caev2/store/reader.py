@@ -245,10 +245,26 @@ class Store:
             StoreCorrupt: They are not those that were written.
             StoreMismatch: The store keeps no crops, or has no such view, or the image could not be decoded.
         """
+        return bytes(self.read_crops(view, np.asarray([image]))[0])
+
+    def read_crops(
+        self, view: int, images: Int[np.ndarray, " image"], into: UInt8[np.ndarray, "image byte"] | None = None
+    ) -> list[memoryview]:
+        """The bytes that are kept of the crops of one view of some images.
+
+        Args:
+            view: Which view.
+            images: Numbers of the images, in any order.
+            into: Where the bytes go if each crop has as many as there is room for one, as raw crops have.
+
+        Raises:
+            StoreCorrupt: They are not those that were written.
+            StoreMismatch: The store keeps no crops, or has no such view, or an image could not be decoded.
+        """
         if self.manifest.spec.crops is None:
             raise StoreMismatch(f"{self.path} keeps no crops. Give --images the folder that it was extracted from.")
-        self._refuse_invalid(view, np.asarray([image]))
-        return self._shards.read_crop(view, image)
+        self._refuse_invalid(view, images)
+        return self._shards.read_crops(view, images, into)
 
     def view(self, view: int, image: int) -> View:
         """The parameters of one view."""

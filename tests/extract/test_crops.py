@@ -16,9 +16,9 @@ from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
 from caev2.pretrain.run import pretrain
 from caev2.store.images import open_images
 from caev2.store.layout import crop_path
-from caev2.store.pixels import crops as crops_module
-from caev2.store.pixels.crops import StoredCrops, decode_crop
+from caev2.store.pixels.crops import StoredCrops
 from caev2.store.pixels.decode import decode_rgb
+from caev2.store.pixels.jpeg import JpegReader
 from caev2.store.pixels.replay import ViewReplay, open_crops
 from caev2.store.pixels.views import draw_view, render_view
 from caev2.store.reader import Store
@@ -137,19 +137,19 @@ def test_no_changed_byte_is_taken_for_pixels(made, tmp_path, kind):
 
 def test_another_decoder_is_warned_of_and_other_pixels_are_refused(made, monkeypatch):
     def shifted(by):
-        def decode(encoding, data, size_px):
-            pixels = decode_crop(encoding, data, size_px).astype(int)
-            return (pixels + by(pixels)).clip(0, 255).astype(np.uint8)
+        def read(self, data, into):
+            pixels = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+            into[...] = (pixels + by(pixels)).clip(0, 255)
 
-        return decode
+        return read
 
     monkeypatch.setattr(
-        crops_module, "decode_crop", shifted(lambda pixels: np.arange(pixels.size).reshape(pixels.shape) % 97 == 0)
+        JpegReader, "read", shifted(lambda pixels: np.arange(pixels.size).reshape(pixels.shape) % 97 == 0)
     )
     kept = StoredCrops(Store(made / "jpeg"))
     kept.crop(0, 0)
     assert kept.drifted == "class-0/000.png"
-    monkeypatch.setattr(crops_module, "decode_crop", shifted(lambda pixels: 5))
+    monkeypatch.setattr(JpegReader, "read", shifted(lambda pixels: 5))
     with pytest.raises(PixelDrift, match="decodes to other pixels than the teacher saw"):
         StoredCrops(Store(made / "jpeg")).crop(0, 0)
 

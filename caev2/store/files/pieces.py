@@ -1,4 +1,4 @@
-"""Many pieces of files, read at once into one array."""
+"""Many pieces of files, read at once."""
 
 import functools
 import itertools
@@ -15,13 +15,19 @@ _THREADED_BYTES = 1 << 16  # threads that read smaller pieces wait for one anoth
 # 51 kB, one thread reads 78,000 a second and two read 66,000; with rows of 101 kB, 42,000 and 51,000
 
 
+def pieces_of(rows: UInt8[np.ndarray, "piece byte"]) -> list[memoryview]:
+    """The memory of each row of a contiguous array."""
+    size, whole = rows.shape[1], rows.reshape(-1).data
+    return [whole[begin : begin + size] for begin in range(0, rows.size, size)]
+
+
 def read_pieces(
-    into: UInt8[np.ndarray, "piece byte"], descriptors: Sequence[int], offsets: Sequence[int], *, check: bool
+    pieces: Sequence[memoryview], descriptors: Sequence[int], offsets: Sequence[int], *, check: bool
 ) -> list[int]:
-    """Read one piece of a file into each row of an array.
+    """Fill pieces of memory from files.
 
     Args:
-        into: Contiguous; each row is filled.
+        pieces: What is filled.
         descriptors: An open file for each piece.
         offsets: Where each piece begins.
         check: Whether checksums are wanted.
@@ -33,23 +39,24 @@ def read_pieces(
         EOFError: A file ends within a piece.
         OSError: A piece cannot be read.
     """
-    count, size = into.shape
-    if size < _THREADED_BYTES or count < 2 or _THREADS == 1:
-        return _read_some(into, descriptors, offsets, check)
+    count = len(pieces)
+    if count < 2 or len(pieces[0]) < _THREADED_BYTES or _THREADS == 1:
+        return _read_some(pieces, descriptors, offsets, check)
     cuts = [count * part // _THREADS for part in range(_THREADS + 1)]
     first, *others = (slice(*pair) for pair in itertools.pairwise(cuts))
-    begun = [_pool().submit(_read_some, into[part], descriptors[part], offsets[part], check) for part in others]
-    found = _read_some(into[first], descriptors[first], offsets[first], check)
+    begun = [_pool().submit(_read_some, pieces[part], descriptors[part], offsets[part], check) for part in others]
+    found = _read_some(pieces[first], descriptors[first], offsets[first], check)
     for part in begun:
         found += part.result()
     return found
 
 
-def _read_some(into: np.ndarray, descriptors: Sequence[int], offsets: Sequence[int], check: bool) -> list[int]:
-    size, whole, checksums = into.shape[1], into.reshape(-1).data, []
-    for begin, descriptor, offset in zip(range(0, into.size, size), descriptors, offsets, strict=True):
-        piece = whole[begin : begin + size]
-        if os.preadv(descriptor, (piece,), offset) != size:
+def _read_some(
+    pieces: Sequence[memoryview], descriptors: Sequence[int], offsets: Sequence[int], check: bool
+) -> list[int]:
+    checksums = []
+    for piece, descriptor, offset in zip(pieces, descriptors, offsets, strict=True):
+        if os.preadv(descriptor, (piece,), offset) != len(piece):
             _read_rest(piece, descriptor, offset)
         if check:
             checksums.append(crc32c(piece))

@@ -1,6 +1,8 @@
 """The files that hold the rows and crops of a store, read by batches."""
 
+import itertools
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -8,8 +10,8 @@ from jaxtyping import Int, UInt8
 from caev2.errors import StoreCorrupt
 from caev2.store.files.column import Column, Columns
 from caev2.store.files.open_files import OpenFiles, Place
-from caev2.store.files.pieces import read_pieces
-from caev2.store.files.shard import CRC_BYTES, chunk_offsets, crc32c
+from caev2.store.files.pieces import pieces_of, read_pieces
+from caev2.store.files.shard import CRC_BYTES, chunk_offsets
 from caev2.store.files.small_arrays import SmallArrays
 from caev2.store.files.tars import find_members
 from caev2.store.files.unit_files import UnitFiles
@@ -62,16 +64,18 @@ class Shards:
         """
         for first in range(0, len(images), most := self._files.most):
             some, rows = images[first : first + most], into[first : first + most]
-            found = self._read(target, view, some, rows, check=check)
+            found = self._read(target, view, some, pieces_of(rows), check=check)
             if check:
                 self._compare(target, view, some, found)
 
-    def _read(self, kind: str, view: int, images: np.ndarray, into: np.ndarray, *, check: bool) -> list[int]:
+    def _read(
+        self, kind: str, view: int, images: np.ndarray, pieces: Sequence[memoryview], *, check: bool
+    ) -> list[int]:
         file_kind, blocks = self._file_kind(kind), (images // self._manifest.spec.block_images).tolist()
         offsets = self._places(kind, view).of(images).tolist()
         descriptors = self._files.of([(file_kind, view, block) for block in blocks], self._open)
         try:
-            return read_pieces(into, descriptors, offsets, check=check)
+            return read_pieces(pieces, descriptors, offsets, check=check)
         except (OSError, EOFError) as problem:
             paths = sorted({row_file(self._manifest, kind, view, block) for block in blocks})
             raise StoreCorrupt(
@@ -79,13 +83,14 @@ class Shards:
                 f"store verify {self._path}` to learn which."
             ) from None
 
-    def _compare(self, target: str, view: int, images: np.ndarray, found: list[int]) -> None:
-        wanted = self._small.values(checksum_path(target), view, images)
+    def _compare(self, kind: str, view: int, images: np.ndarray, found: list[int]) -> None:
+        is_crop = kind == CROPS
+        wanted = self._small.values(CROP_CHECKSUM if is_crop else checksum_path(kind), view, images)
         damaged = np.flatnonzero(wanted != np.asarray(found, dtype=wanted.dtype))
         if len(damaged):
             place = damaged[0]
-            what = f"row of image {images[place]}, view {view}"
-            raise self._damage(target, view, int(images[place]), what, found[place], int(wanted[place]))
+            what = f"{'the crop' if is_crop else 'row'} of image {images[place]}, view {view}"
+            raise self._damage(kind, view, int(images[place]), what, found[place], int(wanted[place]))
 
     def _damage(self, kind: str, view: int, image: int, what: str, found: int, wanted: int) -> StoreCorrupt:
         path = self._path / row_file(self._manifest, kind, view, image // self._manifest.spec.block_images)
@@ -94,20 +99,30 @@ class Shards:
             f"{self._path}`, restore the file or delete the unit's record and extract again.{forget(path)}"
         )
 
-    def read_crop(self, view: int, image: int) -> bytes:
-        """The bytes that are kept of the crop of one view.
+    def read_crops(
+        self, view: int, images: Int[np.ndarray, " image"], into: UInt8[np.ndarray, "image byte"] | None
+    ) -> list[memoryview]:
+        """The bytes that are kept of the crops of one view.
+
+        Args:
+            view: Which view.
+            images: Numbers of the images.
+            into: Where the bytes go, if they fill it; else they get memory of their own.
 
         Raises:
             StoreCorrupt: They are not those that were written.
         """
-        number = np.asarray([image])
-        size = int(self._small.values(CROP_SIZE, view, number)[0])
-        data = np.empty((1, size), np.uint8)
-        self._read(CROPS, view, number, data, check=False)
-        found, wanted = crc32c(data.data.cast("B")), int(self._small.values(CROP_CHECKSUM, view, number)[0])
-        if found != wanted:
-            raise self._damage(CROPS, view, image, f"the crop of image {image}, view {view}", found, wanted)
-        return data.tobytes()
+        sizes = self._small.values(CROP_SIZE, view, images).astype(np.int64)
+        if into is not None and (sizes == into.shape[1]).all():
+            pieces = pieces_of(into)
+        else:
+            memory, ends = np.empty(int(sizes.sum()), np.uint8).data, np.cumsum(sizes).tolist()
+            pieces = [memory[begin:end] for begin, end in itertools.pairwise([0, *ends])]
+        for first in range(0, len(images), most := self._files.most):
+            some = images[first : first + most]
+            found = self._read(CROPS, view, some, pieces[first : first + most], check=True)
+            self._compare(CROPS, view, some, found)
+        return pieces
 
     def _places(self, kind: str, view: int) -> Column:
         """Where the rows, or crops, of one view begin in their files."""

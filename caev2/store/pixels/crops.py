@@ -6,14 +6,16 @@ and then the teacher, too, sees what the JPEG decodes to.
 """
 
 import io
+import math
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from caev2.errors import ImageUndecodable, PixelDrift, StoreCorrupt, StoreMismatch
 from caev2.store.layout import CROPS, row_file
+from caev2.store.pixels.jpeg import JpegReader
 from caev2.store.pixels.views import hash_crop, shrink_crop
 from caev2.store.reader import Store
 
@@ -38,6 +40,10 @@ class Crops(Protocol):
         """The pixels of one view, compared with the stored hash."""
         ...
 
+    def fill(self, view: int, images: Int[np.ndarray, " image"], into: UInt8[np.ndarray, "image size size 3"]) -> None:
+        """The pixels of one view of some images, each compared with its stored hash, put into an array."""
+        ...
+
 
 def encode_crop(encoding: str, crop: UInt8[np.ndarray, "size size 3"]) -> bytes:
     """A crop as it is kept."""
@@ -54,17 +60,28 @@ def decode_crop(encoding: str, data: bytes, size_px: int) -> UInt8[np.ndarray, "
     Raises:
         ImageUndecodable: The bytes are no such crop.
     """
-    shape = (size_px, size_px, 3)
-    try:
-        if encoding == "raw":
-            return np.frombuffer(data, np.uint8).reshape(shape)
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as problem:
-        raise ImageUndecodable(f"the kept crop is no {encoding} of {size_px} pixels: {problem}") from None
-    if pixels.shape != shape:
-        raise ImageUndecodable(f"the kept crop has shape {pixels.shape}, not {shape}")
+    pixels = np.empty((size_px, size_px, 3), np.uint8)
+    _Decoder(encoding, size_px).decode(data, pixels)
     return pixels
+
+
+class _Decoder:
+    """Makes pixels of kept crops of one encoding and size."""
+
+    def __init__(self, encoding: str, size_px: int):
+        self._size_px = size_px
+        self._jpeg = JpegReader(size_px) if encoding == "jpeg" else None
+
+    def decode(self, data: bytes | memoryview, into: UInt8[np.ndarray, "size size 3"]) -> None:
+        """Put the pixels of a crop into an array, where raw ones may lie already."""
+        if self._jpeg is not None:
+            self._jpeg.read(data, into)
+        elif len(data) != into.nbytes:
+            raise ImageUndecodable(
+                f"the kept crop is no raw of {self._size_px} pixels: it has {len(data)} bytes, not {into.nbytes}"
+            )
+        elif not np.may_share_memory(pixels := np.frombuffer(data, np.uint8), into):
+            into.reshape(-1)[:] = pixels
 
 
 def as_kept(encoding: str | None, crop: UInt8[np.ndarray, "size size 3"]) -> tuple[np.ndarray, bytes]:
@@ -89,24 +106,32 @@ class StoredCrops:
         encoding = store.manifest.spec.crops
         if encoding is None:
             raise StoreMismatch(f"{store.path} keeps no crops. Give --images the folder that it was extracted from.")
-        self._store, self._encoding = store, encoding
+        self._store, self._decoder = store, _Decoder(encoding, store.manifest.spec.views.size_px)
         self.drifted: str | None = None
 
     def crop(self, view: int, image: int) -> UInt8[np.ndarray, "size size 3"]:
-        """The pixels of one view, compared with the stored hash.
+        """The pixels of one view, compared with the stored hash; see `fill`."""
+        size_px = self._store.manifest.spec.views.size_px
+        pixels = np.empty((1, size_px, size_px, 3), np.uint8)
+        self.fill(view, np.asarray([image]), pixels)
+        return pixels[0]
+
+    def fill(self, view: int, images: Int[np.ndarray, " image"], into: UInt8[np.ndarray, "image size size 3"]) -> None:
+        """The pixels of one view of some images, each compared with its stored hash, put into an array.
 
         Raises:
             StoreCorrupt: The bytes on disk are not those that were written.
             PixelDrift: They decode to other pixels than the teacher saw.
         """
-        data = self._store.read_crop(view, image)
-        try:
-            crop = decode_crop(self._encoding, data, self._store.manifest.spec.views.size_px)
-        except ImageUndecodable as problem:
-            raise StoreCorrupt(f"{self._describe(view, image)}: {problem}.") from None
-        if hash_crop(crop) != int(self._store.view_value("crop_hash", view, image)):
-            self._explain(view, image, crop)
-        return crop
+        hashes = self._store.view_values("crop_hash", view, images).tolist()
+        kept = self._store.read_crops(view, images, into.reshape(len(into), math.prod(into.shape[1:])))
+        for image, data, pixels, wanted in zip(images.tolist(), kept, into, hashes, strict=True):
+            try:
+                self._decoder.decode(data, pixels)
+            except ImageUndecodable as problem:
+                raise StoreCorrupt(f"{self._describe(view, image)}: {problem}.") from None
+            if hash_crop(pixels) != wanted:
+                self._explain(view, image, pixels)
 
     def _explain(self, view: int, image: int, crop: np.ndarray) -> None:
         """Another JPEG decoder may differ a little; the bytes themselves are sound."""

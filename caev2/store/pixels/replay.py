@@ -2,7 +2,7 @@
 
 import numpy as np
 import xxhash
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from caev2.errors import ImageUndecodable, PixelDrift, SourceError
@@ -69,6 +69,11 @@ class ViewReplay:
             PixelDrift: They differ by more than a decoder could explain.
         """
         return self._replay(view, image)[0]
+
+    def fill(self, view: int, images: Int[np.ndarray, " image"], into: UInt8[np.ndarray, "image size size 3"]) -> None:
+        """The pixels of one view of some images, put into an array; see `crop`."""
+        for image, pixels in zip(images.tolist(), into, strict=True):
+            pixels[...] = self.crop(view, image)
 
     def box(self, view: int, image: int, size_px: int) -> UInt8[np.ndarray, "size size 3"]:
         """The pixels of a view's box at another size than the views', once those are found to be the stored ones.

@@ -137,7 +137,7 @@ def render_views_at(
 def _draw(settings: ViewSettings, key: str, index: int, whole: WholeImage) -> tuple[View, Image.Image, tuple[int, ...]]:
     """A view, the whole image as contrast finds it, and the steps of jitter that are left."""
     draws = Draws("view", settings.seed, key, index)
-    order, factors = _draw_jitter(draws, settings.jitter)
+    order, factors = draw_jitter(draws, settings.jitter)
     flip = draws.uniform() < settings.flip
     image = whole.image
     top, left, height, width = draw_box(draws, image.height, image.width, settings.scale, settings.ratio)
@@ -150,7 +150,8 @@ def _draw(settings: ViewSettings, key: str, index: int, whole: WholeImage) -> tu
     return view, jittered, order[place:]
 
 
-def _draw_jitter(draws: Draws, strength: float | None) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+def draw_jitter(draws: Draws, strength: float | None) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+    """In which order brightness, contrast and saturation are jittered, and the factor of each: within 1 ± strength."""
     if strength is None:
         return (0, 1, 2), (1.0, 1.0, 1.0)
     first, second, third = draws.permutation(3).tolist()

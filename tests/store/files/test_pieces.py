@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caev2.store.files import pieces
-from caev2.store.files.pieces import read_pieces
+from caev2.store.files.pieces import pieces_of, read_pieces
 from caev2.store.files.shard import crc32c
 
 
@@ -28,7 +28,7 @@ def test_pieces_come_in_the_order_asked_for_with_their_checksums(monkeypatch, fi
     descriptor, data = file
     offsets = np.random.default_rng(1).integers(0, 90_000, count).tolist()
     into = np.zeros((count, 1000), np.uint8)
-    found = read_pieces(into, [descriptor] * count, offsets, check=True)
+    found = read_pieces(pieces_of(into), [descriptor] * count, offsets, check=True)
     for place, offset in enumerate(offsets):
         wanted = data[offset : offset + 1000]
         assert np.array_equal(into[place], wanted)
@@ -38,16 +38,16 @@ def test_pieces_come_in_the_order_asked_for_with_their_checksums(monkeypatch, fi
 
 def test_a_file_that_ends_within_a_piece_is_an_error(file):
     with pytest.raises(EOFError, match="ends 500 bytes early"):
-        read_pieces(np.zeros((1, 1000), np.uint8), [file[0]], [99_500], check=False)
+        read_pieces(pieces_of(np.zeros((1, 1000), np.uint8)), [file[0]], [99_500], check=False)
 
 
 def test_a_forked_process_reads_with_threads_of_its_own(file):
     descriptor, data = file
     into = np.zeros((4, 20_000), np.uint8)
-    read_pieces(into, [descriptor] * 4, [0, 1, 2, 3], check=False)
+    read_pieces(pieces_of(into), [descriptor] * 4, [0, 1, 2, 3], check=False)
     child = os.fork()
     if child == 0:
         into[:] = 0
-        read_pieces(into, [descriptor] * 4, [0, 1, 2, 3], check=False)
+        read_pieces(pieces_of(into), [descriptor] * 4, [0, 1, 2, 3], check=False)
         os._exit(0 if np.array_equal(into[3], data[3:20_003]) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
