@@ -1,11 +1,13 @@
 """How a command that trains is left when it is asked to."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import click
 
 from caev2.commands.invocation import leave
+from caev2.commands.ranks import is_first
 
 
 @contextlib.contextmanager
@@ -17,4 +19,6 @@ def leaving_with_a_checkpoint() -> Iterator[None]:
         with leaving_early():
             yield
     except Interrupted as left:
+        if not is_first():
+            sys.exit(128 + left.signal_number)
         leave(click.get_current_context(), str(left), 128 + left.signal_number)

@@ -1,6 +1,7 @@
 """One training step: forward, loss, backward, clip, update. Nothing in it waits for the device."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -149,7 +150,7 @@ class TrainStep:
             objective.compile(dynamic=False)
         if self._company.ranks.count > 1:
             self._objective = DistributedDataParallel(
-                objective, gradient_as_bucket_view=True, broadcast_buffers=False, find_unused_parameters=False
+                objective, gradient_as_bucket_view=True, find_unused_parameters=False, **_unchanging_buffers()
             )
         self._optimizer, self._clip_norm, self._accumulate = optimizer, clip_norm, accumulate
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -195,6 +196,12 @@ class TrainStep:
         further = torch.where(finite, torch.zeros_like(self._skipped), self._skipped + 1)
         self._skipped = torch.where(stuck, self._skipped, further)
         self._optimizer.found_inf = (self._skipped > 0).float()  # type: ignore[attr-defined]
+
+
+def _unchanging_buffers() -> dict[str, bool]:
+    """No buffer changes, so ranks need not tell each other about them; torch has renamed the option."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 @contextlib.contextmanager
