@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64, UInt8
 from torch import Tensor
 
+from caev2.errors import ConfigError
 from caev2.pretrain.keep import keep_bits
 from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.pretrain.model import branch_rates
 from caev2.pretrain.order import RowOrder
 from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student_jitter import jitter_crops
 from caev2.store.pixels.crops import Crops
 from caev2.store.reader import Store
 
@@ -62,16 +64,18 @@ class Batch:
         return dataclasses.replace(self, **moved)
 
     def split(self, parts: int) -> "list[Batch]":
-        """Equal parts of the batch, one after another."""
-        images = len(self.rows) // parts
-        cuts = [slice(begin, begin + images) for begin in range(0, parts * images, images)]
-        return [
-            dataclasses.replace(
-                self,
-                **{name: tensor[:, cut] if name == "keep" else tensor[cut] for name, tensor in self.tensors().items()},
-            )
-            for cut in cuts
-        ]
+        """Equal parts of the batch, one after another, without a copy: for the accumulation of gradients.
+
+        Raises:
+            ConfigError: The images are not that many equal parts.
+        """
+        images = _part_of(len(self.rows), parts, "parts")
+        return [self._cut(slice(begin, begin + images)) for begin in range(0, parts * images, images)]
+
+    def _cut(self, images: slice) -> "Batch":
+        """Some of the images; `keep` alone has them second."""
+        cut = {name: tensor[:, images] if name == "keep" else tensor[images] for name, tensor in self.tensors().items()}
+        return dataclasses.replace(self, **cut)
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from where it moves to a GPU while that computes.
@@ -82,12 +86,31 @@ class Batch:
         return dataclasses.replace(self, **pinned)
 
 
+def _part_of(images: int, parts: int, what: str) -> int:
+    if parts < 1 or images % parts:
+        raise ConfigError(
+            f"A batch of {images} images is not cut into {parts} equal {what}. Give a batch_size that is."
+        )
+    return images // parts
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which part of every batch: its number, and of how many equal ones."""
+    """Which part of every batch a process loads."""
 
     index: int = 0
+    """Its number, from 0."""
     count: int = 1
+    """How many equal parts there are."""
+
+    def __post_init__(self):
+        """Check the number.
+
+        Raises:
+            ConfigError: There is no such part.
+        """
+        if not 0 <= self.index < self.count:
+            raise ConfigError(f"There is no part {self.index} of {self.count}. Parts are counted from 0.")
 
 
 WHOLE = Shard()
@@ -95,7 +118,11 @@ WHOLE = Shard()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBatches:
-    """The batch of every step of a run."""
+    """The batch of every step of a run, or an equal part of it.
+
+    Raises:
+        ConfigError: The batch size is not divided by the number of parts, or the jitter is out of range.
+    """
 
     store: Store
     crops: Crops
@@ -105,9 +132,14 @@ class StepBatches:
     target: str
     seed: int
     student_jitter: float = 0.0
-    """Strength of brightness, contrast and saturation jitter that the student alone sees."""
+    """Strength of brightness, contrast and saturation jitter that the student alone sees, on top of the view's."""
     shard: Shard = WHOLE
-    """What is loaded of each batch."""
+    """What is loaded of each batch. Nothing of a row depends on another row, so parts make up the whole."""
+
+    def __post_init__(self):
+        _part_of(self.order.batch_size, self.shard.count, "parts")
+        if not 0 <= self.student_jitter <= 1:
+            raise ConfigError(f"student_jitter is {self.student_jitter}; it must be in [0, 1], where 0 is none.")
 
     def batch_of(self, step: int) -> Batch:
         """The batch of one step."""
@@ -118,13 +150,12 @@ class StepBatches:
         visible, masked = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
         rates = branch_rates(self.model)
         keep = keep_bits(self.seed, epoch, step, rows, rates) if any(rates) else None
-        crops = np.stack([self.crops.crop(view, int(row)) for row in rows])
         return Batch(
             step=step,
             epoch=epoch,
             view=view,
             rows=torch.from_numpy(np.asarray(rows)),
-            crops=torch.from_numpy(crops),
+            crops=torch.from_numpy(self._crops_of(view, rows, step)),
             targets=torch.from_numpy(self.store.read_stored(self.target, view, rows)),
             visible=torch.from_numpy(visible),
             masked=torch.from_numpy(masked),
@@ -137,6 +168,17 @@ class StepBatches:
         images = self.order.batch_size // self.shard.count
         begin = self.shard.index * images
         return self.order.rows_of(step)[begin : begin + images]
+
+    def _crops_of(
+        self, view: int, rows: Int64[np.ndarray, " row"], step: int
+    ) -> UInt8[np.ndarray, "image size size 3"]:
+        """What the student sees: what the teacher saw, and jittered where the student is to see other colours."""
+        size_px = self.store.manifest.spec.views.size_px
+        crops = np.empty((len(rows), size_px, size_px, 3), np.uint8)
+        self.crops.fill(view, rows, crops)
+        if self.student_jitter:
+            jitter_crops(crops, self.student_jitter, self.seed, self.order.epoch_of(step), step, rows)
+        return crops
 
     def _fetch_ahead(self, step: int) -> None:
         """Have the files fetched that this step and the next window read."""
