@@ -73,6 +73,7 @@ NOT_FINITE = 1
     default=None,
     help="Labelled images, train and val: judge the student by nearest neighbours every `knn_epochs` epochs.",
 )
+@click.option("--wandb", metavar="PROJECT", default=None, help="Send figures to this project at Weights & Biases, too.")
 @gpus_option
 @set_option
 @common_options
@@ -88,6 +89,7 @@ def pretrain(
     dry_run: bool,
     replay: Path | None,
     knn: Path | ImagesUrl | None,
+    wandb: str | None,
     gpus: int | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -103,6 +105,9 @@ def pretrain(
         return
     if store is None or run is None:
         raise click.UsageError(f"Missing argument '{'STORE' if store is None else 'RUN'}'.", ctx)
+    from caev2.pretrain.loggers import refuse_missing_wandb
+
+    refuse_missing_wandb(wandb)
     leave_to_ranks(ctx, None if dry_run else gpus, device)
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import pretrain as stage
@@ -124,6 +129,7 @@ def pretrain(
             resume=resume,
             init_from=init_from,
             progress=progress,
+            wandb=wandb,
             judge=None if knn is None or not is_first() else _judge(knn, opened, where, progress),
         )
     if is_first():

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from caev2.errors import ConfigError
 from caev2.pretrain.batches import Shard, StepBatches
 from caev2.pretrain.checkpoint import Position
+from caev2.pretrain.cost import count_multiply_adds, peak_flops
 from caev2.pretrain.decode import TargetDecoder
 from caev2.pretrain.ema import Average
 from caev2.pretrain.identity import RunIdentity, claim_run, identify, refuse_other_run
 from caev2.pretrain.loading import load_adaptively
 from caev2.pretrain.lock import hold_run
-from caev2.pretrain.log import Log
+from caev2.pretrain.loggers import Logger, open_loggers, refuse_missing_wandb
 from caev2.pretrain.meter import Meter
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.order import RowOrder
@@ -29,6 +32,7 @@ from caev2.pretrain.step import Inputs, Objective, StoredInputs, TrainStep, tens
 from caev2.pretrain.target_norm import TargetForm, fit_whitening
 from caev2.pretrain.training import KeepDiverged, Loop, Rhythm, Trained
 from caev2.progress import Progress, Silent
+from caev2.recipe import to_mapping
 from caev2.store.disk import writing
 from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.replay import open_crops
@@ -65,6 +69,7 @@ def pretrain(
     progress: Progress | None = None,
     stop_after: int | None = None,
     judge: Judge | None = None,
+    wandb: str | None = None,
 ) -> PretrainResult:
     """Train a student, or go on with a run that was interrupted.
 
@@ -82,10 +87,11 @@ def pretrain(
         progress: Who is told.
         stop_after: Save a checkpoint and leave after this many steps of the run.
         judge: What is asked of the student every `knn_epochs` epochs, and at the end; its figures go to the log.
+        wandb: Project at Weights & Biases that figures are sent to as well; none: they stay here.
 
     Raises:
         StoreMismatch: The recipe does not fit the store.
-        ConfigError: The recipe does not fit the ranks.
+        ConfigError: The recipe does not fit the ranks, or Weights & Biases cannot be used.
         SourceError: The store keeps no crops, and no images are given, or some are missing.
         CheckpointError: Another run lies at the path, or its checkpoint cannot be used, or that of `init_from`.
         PixelDrift: The images are not what the teacher saw.
@@ -94,6 +100,7 @@ def pretrain(
         RankLost: Another rank died.
         Interrupted: A signal asked the run to leave; a checkpoint was saved.
     """
+    refuse_missing_wandb(wandb)
     progress, run, ranks = progress or Silent(), Path(run), ranks_of_environment()
     progress = progress if ranks.is_first else Silent()
     device = device_of(ranks, device)
@@ -109,6 +116,7 @@ def pretrain(
             progress=progress,
             stop_after=stop_after,
             judge=judge,
+            wandb=wandb,
         )
 
 
@@ -195,6 +203,7 @@ def learn(
     progress: Progress,
     stop_after: int | None = None,
     judge: Judge | None = None,
+    wandb: str | None = None,
 ) -> PretrainResult:
     """Train a student on a lesson; see `pretrain`."""
     if resume == "never":
@@ -206,7 +215,7 @@ def learn(
     # nothing was written so far: whatever is refused leaves no folder behind
     with _held(run, identity, company, progress), tensor_cores(lesson.device):
         trained = _restore(run, model.to(lesson.device), lesson, identity.fingerprint(), company, progress)
-        return _train(trained, lesson, company, progress, stop_after, judge)
+        return _train(trained, lesson, company, progress, stop_after, judge, wandb)
 
 
 @contextlib.contextmanager
@@ -254,6 +263,7 @@ def _train(
     progress: Progress,
     stop_after: int | None,
     judge: Judge | None,
+    wandb: str | None,
 ) -> PretrainResult:
     recipe, order, first = lesson.recipe, lesson.batches.order, trained.position.step
     total = order.total_steps
@@ -263,7 +273,7 @@ def _train(
         checkpoint=recipe.checkpoint_steps or recipe.checkpoint_epochs * order.steps_per_epoch,
         judge=recipe.knn_epochs * order.steps_per_epoch,
     )
-    with _log(trained.run, first, company.ranks) as log, catching_signals() as leaving:
+    with _log(trained.run, first, company, recipe, wandb) as log, catching_signals() as leaving:
         progress.start("pretrain", total, first)
         loop = _loop(trained, lesson, rhythm, company, log, progress, judge)
         if first == rhythm.last == 0 and company.ranks.is_first:
@@ -294,13 +304,14 @@ def _loop(
     lesson: Lesson,
     rhythm: Rhythm,
     company: Company,
-    log: "Log | NoLog",
+    log: "Logger | NoLog",
     progress: Progress,
     judge: Judge | None,
 ) -> Loop:
     recipe, ranks, device = lesson.recipe, company.ranks, lesson.device
     objective = Objective(trained.model, recipe.loss, lesson.form, lesson.precision)
     on_gpu = device.startswith("cuda")
+    peak = peak_flops(torch.cuda.get_device_name(device)) if on_gpu else None
     step = TrainStep(
         objective,
         trained.optimizer,
@@ -316,7 +327,11 @@ def _loop(
         step=step,
         schedule=learning_rates(recipe, lesson.batches.order),
         rhythm=rhythm,
-        meter=Meter(recipe.batch_size),
+        meter=Meter(
+            recipe.batch_size,
+            gmac=count_multiply_adds(recipe.model, recipe.mask.count).total / 1e9,
+            peak_flops=None if peak is None else peak * ranks.count,
+        ),
         device=device,
         ranks=ranks,
         log=log,
@@ -337,9 +352,14 @@ class NoLog:
 
 
 @contextlib.contextmanager
-def _log(run: Path, first: int, ranks: Ranks) -> Iterator[Log | NoLog]:
-    if not ranks.is_first:
+def _log(
+    run: Path, first: int, company: Company, recipe: PretrainRecipe, wandb: str | None
+) -> Iterator[Logger | NoLog]:
+    opened: list[Logger] = []
+    # where the first rank cannot open it, the others must not wait for that one
+    company.first(lambda: opened.append(open_loggers(run, first, wandb=wandb, about=to_mapping(recipe))))
+    if not opened:
         yield NoLog()
         return
-    with contextlib.closing(Log(run, from_step=first)) as log:
+    with contextlib.closing(opened[0]) as log:
         yield log
