@@ -90,11 +90,12 @@ def _defaults(example: T, path: Path) -> T:
 
 
 def override(recipe: T, settings: Iterable[str]) -> T:
-    """Apply `key=value` settings, `optimizer.lr=1e-3` for a nested field.
+    """Apply `key=value` settings, `optimizer.lr=1e-3` for a nested field; all at once, so their order does not matter.
 
     Raises:
         ConfigError: A setting has no `=`, an unknown key or an unfitting value.
     """
+    settings, wanted = list(settings), {}
     for setting in settings:
         key, sign, text = setting.partition("=")
         if not sign:
@@ -102,8 +103,17 @@ def override(recipe: T, settings: Iterable[str]) -> T:
         nested: Any = _parse(text)
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
-        recipe = merge(recipe, nested, where=f"--set {setting}")
-    return recipe
+        _join(wanted, nested)
+    return merge(recipe, wanted, where=" ".join(f"--set {setting}" for setting in settings))
+
+
+def _join(mapping: dict[str, Any], further: Mapping[str, Any]) -> None:
+    """Put further values into a nested mapping."""
+    for key, value in further.items():
+        if isinstance(value, Mapping) and isinstance(mapping.get(key), dict):
+            _join(mapping[key], value)
+        else:
+            mapping[key] = value
 
 
 def _parse(text: str) -> Any:

@@ -118,16 +118,25 @@ def build(settings: ModelSettings, seed: int) -> CAEv2:
     """
     with torch.random.fork_rng(devices=[]):  # the layers draw from the global generator when they are made
         model = CAEv2(settings)
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        _initialise(module, generator)
-    _cut_normal(model.encoder.cls_token, generator)
-    if model.regressor is not None:
-        _cut_normal(model.regressor.mask_token, generator)
+    # each part has a generator of its own, so that another regressor leaves encoder and head as they are
+    for number, part in enumerate((model.encoder, model.projection, model.regressor, model.head)):
+        if part is not None:
+            _initialise(part, torch.Generator().manual_seed(_PARTS * seed + number))
     return model
 
 
-def _initialise(module: nn.Module, generator: torch.Generator):
+_PARTS = 4
+
+
+def _initialise(part: nn.Module, generator: torch.Generator):
+    for module in part.modules():
+        _initialise_layer(module, generator)
+    token = {Encoder: "cls_token", Regressor: "mask_token"}.get(type(part))
+    if token is not None:
+        _cut_normal(part.get_parameter(token), generator)
+
+
+def _initialise_layer(module: nn.Module, generator: torch.Generator):
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight, generator=generator)
     elif isinstance(module, nn.Conv2d):
