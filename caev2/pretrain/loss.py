@@ -90,7 +90,7 @@ def order_targets(
     target: Float[Tensor, "image token width"],
     visible: Int[Tensor, "image visible"],
     masked: Int[Tensor, "image masked"],
-) -> Float[Tensor, "image token width"]:
+) -> Float[Tensor, "image predicted width"]:
     """Targets in the order of the predictions: class token, visible patches, masked patches.
 
     Args:
