@@ -4,15 +4,16 @@ A worker prepares whole steps. Nothing depends on what came before, so a run res
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float16, Int64, UInt8
 from torch import Tensor
 
 from caev2.errors import ConfigError
+from caev2.pretrain.batch_memory import Layout, Recycled
 from caev2.pretrain.keep import keep_bits
 from caev2.pretrain.masks import MaskSettings, draw_masks
 from caev2.pretrain.model import branch_rates
@@ -86,6 +87,30 @@ class Batch:
         return dataclasses.replace(self, **pinned)
 
 
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """A batch on its way from a worker."""
+
+    memory: UInt8[Tensor, " byte"]
+    layout: Layout
+    step: int
+    epoch: int
+    view: int
+    drifted: str | None
+
+    def pin_memory(self) -> "PackedBatch":
+        """The same in page-locked memory; see `Batch.pin_memory`."""
+        return dataclasses.replace(self, memory=self.memory.pin_memory())
+
+    def unpack(self) -> Batch:
+        """The batch, in the same memory."""
+        return _batch(self.layout.tensors(self.memory), self.step, self.epoch, self.view, self.drifted)
+
+
+def _batch(tensors: Mapping[str, Tensor], step: int, epoch: int, view: int, drifted: str | None) -> Batch:
+    return Batch(step=step, epoch=epoch, view=view, drifted=drifted, **{"keep": None, **tensors})
+
+
 def _part_of(images: int, parts: int, what: str) -> int:
     if parts < 1 or images % parts:
         raise ConfigError(
@@ -136,6 +161,8 @@ class StepBatches:
     shard: Shard = WHOLE
     """What is loaded of each batch. Nothing of a row depends on another row, so parts make up the whole."""
 
+    _memory: Recycled = field(default_factory=Recycled, init=False, repr=False, compare=False)
+
     def __post_init__(self):
         _part_of(self.order.batch_size, self.shard.count, "parts")
         if not 0 <= self.student_jitter <= 1:
@@ -143,42 +170,51 @@ class StepBatches:
 
     def batch_of(self, step: int) -> Batch:
         """The batch of one step."""
-        epoch, view = self.order.epoch_of(step), self.order.view_of(step)
-        rows = self._rows_of(step)
+        layout = self.layout
+        return self._fill(step, layout.tensors(self._memory.take(layout.bytes)))
+
+    def packed_of(self, step: int) -> PackedBatch:
+        """The same in one piece of shared memory, to be handed to another process."""
+        layout = self.layout
+        memory = layout.new_shared()
+        batch = self._fill(step, layout.tensors(memory))
+        return PackedBatch(memory, layout, step, batch.epoch, batch.view, batch.drifted)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the tensors of a batch lie in one piece of memory."""
+        images, patches, masked = self.order.batch_size // self.shard.count, self.model.patches, self.mask.count
+        size_px, row = self.store.manifest.spec.views.size_px, self.store.manifest.spec.targets[self.target].row_type
+        rates = branch_rates(self.model)
+        fields = {
+            "rows": ((images,), "int64"),
+            "crops": ((images, size_px, size_px, 3), "uint8"),
+            "targets": ((images, *row.stored_shape), row.dtype),
+            "visible": ((images, patches - masked), "int64"),
+            "masked": ((images, masked), "int64"),
+        }
+        return Layout.of(fields | ({"keep": ((len(rates), images), "bool")} if any(rates) else {}))
+
+    def _fill(self, step: int, tensors: dict[str, Tensor]) -> Batch:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        epoch, view, rows = self.order.epoch_of(step), self.order.view_of(step), self._rows_of(step)
         if self.store.is_remote:
             self._fetch_ahead(step)
-        visible, masked = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
-        rates = branch_rates(self.model)
-        keep = keep_bits(self.seed, epoch, step, rows, rates) if any(rates) else None
-        return Batch(
-            step=step,
-            epoch=epoch,
-            view=view,
-            rows=torch.from_numpy(np.asarray(rows)),
-            crops=torch.from_numpy(self._crops_of(view, rows, step)),
-            targets=torch.from_numpy(self.store.read_stored(self.target, view, rows)),
-            visible=torch.from_numpy(visible),
-            masked=torch.from_numpy(masked),
-            keep=None if keep is None else torch.from_numpy(keep),
-            drifted=self.crops.drifted,
-        )
+        arrays["rows"][:] = rows
+        arrays["visible"][:], arrays["masked"][:] = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
+        if "keep" in arrays:
+            arrays["keep"][:] = keep_bits(self.seed, epoch, step, rows, branch_rates(self.model))
+        self.store.read_into(arrays["targets"], self.target, view, rows)
+        self.crops.fill(view, rows, arrays["crops"])
+        if self.student_jitter:
+            jitter_crops(arrays["crops"], self.student_jitter, self.seed, epoch, step, rows)
+        return _batch(tensors, step, epoch, view, self.crops.drifted)
 
     def _rows_of(self, step: int) -> Int64[np.ndarray, " row"]:
         """The shard's rows of a step."""
         images = self.order.batch_size // self.shard.count
         begin = self.shard.index * images
         return self.order.rows_of(step)[begin : begin + images]
-
-    def _crops_of(
-        self, view: int, rows: Int64[np.ndarray, " row"], step: int
-    ) -> UInt8[np.ndarray, "image size size 3"]:
-        """What the student sees: what the teacher saw, and jittered where the student is to see other colours."""
-        size_px = self.store.manifest.spec.views.size_px
-        crops = np.empty((len(rows), size_px, size_px, 3), np.uint8)
-        self.crops.fill(view, rows, crops)
-        if self.student_jitter:
-            jitter_crops(crops, self.student_jitter, self.seed, self.order.epoch_of(step), step, rows)
-        return crops
 
     def _fetch_ahead(self, step: int) -> None:
         """Have the files fetched that this step and the next window read."""

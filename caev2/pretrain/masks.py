@@ -13,6 +13,8 @@ from caev2.errors import ConfigError
 from caev2.store.streams import RowStreams
 
 _PROBES = 64
+_RARE = 2**64 - 2**16
+"""A word below this is rejected by no `Draws.integer` of up to 65,536; so nearly none is looked at twice."""
 
 _Rows = Int[np.ndarray, " image"] | Iterable[int]
 _Masks = Bool[np.ndarray, "image patch"]
@@ -99,8 +101,10 @@ def _draw_blocks(word: Callable[[], int], grid_size: int, settings: MaskSettings
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if height >= grid_size or width >= grid_size:
             continue
-        top, start = _integer(word, grid_size - height + 1), _integer(word, grid_size - width + 1)
-        rectangle = corners[height][width] << (top * grid_size + start)
+        tops, starts, top, start = grid_size - height + 1, grid_size - width + 1, word(), word()
+        if top >= _RARE or start >= _RARE:
+            top, start = _redraw(word, top, start, tops, starts)
+        rectangle = corners[height][width] << (top % tops * grid_size + start % starts)
         fresh = (rectangle & ~mask).bit_count()
         if 0 < fresh <= left:
             mask |= rectangle
@@ -108,12 +112,14 @@ def _draw_blocks(word: Callable[[], int], grid_size: int, settings: MaskSettings
     return mask
 
 
-def _integer(word: Callable[[], int], stop: int) -> int:
-    """`Draws.integer`."""
-    limit = 2**64 - 2**64 % stop
-    while (drawn := word()) >= limit:
-        pass
-    return drawn % stop
+def _redraw(word: Callable[[], int], top: int, start: int, tops: int, starts: int) -> tuple[int, int]:
+    """Words in the place of those that `Draws.integer` would reject, of which the first come before the second."""
+    if top >= 2**64 - 2**64 % tops:
+        top, start = start, word()
+        return _redraw(word, top, start, tops, starts)
+    while start >= 2**64 - 2**64 % starts:
+        start = word()
+    return top, start
 
 
 @functools.cache

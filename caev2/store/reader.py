@@ -187,13 +187,34 @@ class Store:
                 measuring what checking costs.
         """
         row = self.manifest.spec.targets[self.target(target)].row_type
+        rows = np.empty((len(images), *row.stored_shape), dtype=np.dtype(row.dtype).newbyteorder("<"))
+        self.read_into(rows, target, view, images, check=check)
+        return rows
+
+    def read_into(
+        self,
+        rows: Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"],
+        target: str,
+        view: int,
+        images: Sequence[int] | Int[np.ndarray, " row"],
+        *,
+        check: bool = True,
+    ) -> None:
+        """Fill an array with rows of one view as they lie on disk; see `read_stored`.
+
+        Args:
+            rows: Contiguous, and of the stored type.
+            target: Name of the target.
+            view: Which view.
+            images: Numbers of the images, in any order.
+            check: Whether each row is compared with its checksum.
+        """
+        row = self.manifest.spec.targets[self.target(target)].row_type
         numbers = np.asarray(images, dtype=np.int64)
         self._refuse_invalid(view, numbers)
-        rows = np.empty((len(numbers), *row.stored_shape), dtype=np.dtype(row.dtype).newbyteorder("<"))
         self._shards.read_rows(
             target, view, numbers, rows.view(np.uint8).reshape(len(numbers), row.row_bytes), check=check
         )
-        return rows
 
     def _refuse_invalid(self, view: int, images: Int[np.ndarray, " row"]) -> None:
         valid = self._small.values("views/valid", view, images)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caev2.errors import ConfigError
-from caev2.pretrain.masks import MaskSettings, draw_masks
+from caev2.pretrain.masks import MaskSettings, _draw_blocks, draw_masks
 from caev2.store.draws import Draws
 
 from .parity import STATISTICS
@@ -66,6 +66,29 @@ def test_masks_of_a_batch_are_those_drawn_row_by_row(one_by_one, count, side, sm
     grids = grids_of(draw_masks(settings, side, seed=3, epoch=5, rows=rows)[1], side)
     for row, grid in zip(rows, grids, strict=True):
         assert np.array_equal(grid, one_by_one(Draws("mask", 3, 5, row), side, settings)), row
+
+
+class Scripted(Draws):
+    """A stream that begins with some words."""
+
+    def __init__(self, words: list[int]):
+        super().__init__("after the script")
+        self._script = iter(words)
+
+    def word(self) -> int:
+        return next(self._script, None) or super().word()
+
+
+@pytest.mark.parametrize("rejected", [(2,), (3,), (2, 3), (2, 3, 4), (3, 4, 5)])
+def test_words_that_are_no_multiple_are_drawn_again(rejected):
+    """One word in 2**60 is: no seed that anyone has tried meets it."""
+    words = [2**63 + 977 * place for place in range(12)]
+    for place in rejected:
+        words[place] = 2**64 - 1
+    settings = MaskSettings(count=30)
+    masked = _draw_blocks(Scripted(words).word, 14, settings)
+    bits = [bool(masked >> patch & 1) for patch in range(14 * 14)]
+    assert bits == block_mask(Scripted(words), 14, settings).ravel().tolist()
 
 
 def test_no_rows_have_no_masks():

@@ -1,0 +1,1 @@
+"""What `benchmarks/pretrain_loader.py` is made of."""
