@@ -35,12 +35,11 @@ class BrokenRows(Store):
         order = row_order(PRETRAIN, self)
         self.broken = {(order.view_of(step), int(order.rows_of(step)[1])) for step in steps}
 
-    def read_stored(self, target, view, images):
-        rows = super().read_stored(target, view, images).copy()
+    def read_into(self, rows, target, view, images, *, check=True):
+        super().read_into(rows, target, view, images, check=check)
         for place, image in enumerate(images):
             if (view, int(image)) in self.broken:
                 rows[place, 3, 2] = np.nan
-        return rows
 
 
 def train_broken(data: Path, run: Path, steps, recipe=PRETRAIN, **options):
