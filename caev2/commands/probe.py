@@ -22,6 +22,7 @@ from caev2.store.sources.at_url import ImagesUrl
     default=None,
     help="Short side before the centre crop. Default: 8/7 of the crop.",
 )
+@click.option("--ema", is_flag=True, help="Judge the moving average of the run's weights (ema_decay) beside them.")
 @click.option("--seed", default=0, show_default=True, help="Of the held-out tenth, the heads and --random-init.")
 @common_options
 def probe(
@@ -32,6 +33,7 @@ def probe(
     only: bool,
     kinds: tuple[str, ...],
     resize_px: int | None,
+    ema: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -55,8 +57,9 @@ def probe(
             f"Name what to probe and the images: `caev2 probe RUN IMAGES`, with one run, not {len(named)}; or "
             "--random-init RECIPE, --teacher NAME, --pixels SIZE in place of RUN or added to it."
         )
-    if only and not runs:
-        raise ConfigError("--only leaves out what belongs to a run, and no run is named. Leave it out, or name a run.")
+    if (only or ema) and not runs:
+        option = "--only leaves out" if only else "--ema judges"
+        raise ConfigError(f"{option} what belongs to a run, and no run is named. Leave it out, or name a run.")
     entry = who.RunEntry.find(runs[0]) if runs else None
     chosen = []
     if pixels is not None:
@@ -66,7 +69,7 @@ def probe(
     if teacher is not None:
         chosen += entry.teachers(teacher) if entry and not only else [who.named_teacher(teacher)]
     if entry is not None:
-        chosen.append(entry.student())
+        chosen += [entry.student(), entry.student(averaged=True)] if ema else [entry.student()]
     if entry is not None and not only:
         chosen.append(entry.random_start())
         chosen += [entry.teacher()] if teacher is None else []

@@ -106,13 +106,14 @@ class RunEntry:
             target=self.identity.target,
         )
 
-    def student(self) -> Entrant:
-        """The run itself."""
+    def student(self, *, averaged: bool = False) -> Entrant:
+        """The run itself; with `averaged`, the moving average of its weights."""
+        name = "student, weights averaged" if averaged else "student"
 
         def open_it(device: str) -> Subject:
-            return student_subject(load_student(self.identity, self.checkpoint, device), "student")
+            return student_subject(load_student(self.identity, self.checkpoint, device, averaged=averaged), name)
 
-        return Entrant(role="student", name="student", open=open_it)
+        return Entrant(role="student", name=name, open=open_it)
 
     def random_start(self) -> Entrant:
         """The student as it was before its first step; seed 0 for a run made from a foreign checkpoint."""

@@ -43,14 +43,14 @@ def open_run(run: Path, device: str) -> CAEv2:
     return load_student(identity, checkpoint.path, device)
 
 
-def load_student(identity: RunIdentity, checkpoint: Path, device: str) -> CAEv2:
-    """The student of one checkpoint.
+def load_student(identity: RunIdentity, checkpoint: Path, device: str, *, averaged: bool = False) -> CAEv2:
+    """The student of one checkpoint; with `averaged`, with the moving average of its weights.
 
     Raises:
         CheckpointError: The file is damaged, of other sizes, or holds numbers that are not finite.
     """
     model = build(identity.model, 0)
-    load_weights(checkpoint, model, fingerprint=identity.fingerprint())
+    load_weights(checkpoint, model, fingerprint=identity.fingerprint(), averaged=averaged)
     check_weights(model.state_dict().items(), str(checkpoint))
     return model.to(device).eval()
 

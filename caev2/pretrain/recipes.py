@@ -4,6 +4,7 @@ Each recipe of the paper stands for one published script (Zhang et al., 2211.097
 like those of extraction. What they cannot keep is the fresh crop of every epoch: a store has a fixed number of views.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -152,6 +153,14 @@ LARGE_300E = PretrainRecipe(model=SIZES["large"], mask=MaskSettings(count=98))
 """CAE v2 large, 300 epochs. No script was published: mask and schedule are those of base, sizes are documented choices.
 110 GMAC an image and step."""
 
+def _shorter(recipe: PretrainRecipe, epochs: int, warmup_epochs: float) -> PretrainRecipe:
+    optimizer = dataclasses.replace(recipe.optimizer, warmup_epochs=warmup_epochs)
+    return dataclasses.replace(recipe, epochs=epochs, optimizer=optimizer)
+
+
+TINY_100E, SMALL_100E, BASE_100E = (_shorter(one, 100, 5.0) for one in (TINY_300E, SMALL_300E, BASE_300E))
+"""A third of the published epochs and half of their warm-up, all else as published: for ablations. Not published."""
+
 DEMO = PretrainRecipe(
     model=ModelSettings(
         image_px=64,
@@ -178,5 +187,8 @@ RECIPES = {
     "small-300e": SMALL_300E,
     "base-300e": BASE_300E,
     "large-300e": LARGE_300E,
+    "tiny-100e": TINY_100E,
+    "small-100e": SMALL_100E,
+    "base-100e": BASE_100E,
     "demo": DEMO,
 }
