@@ -1,6 +1,7 @@
 """The switches of ablations: each changes what it says, and nothing else that enters a step."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from caev2.errors import ConfigError
+from caev2.errors import CheckpointError, ConfigError
+from caev2.eval.subjects import find_checkpoint, load_student
 from caev2.pretrain.batches import Batch
 from caev2.pretrain.decode import TargetDecoder
+from caev2.pretrain.log import read_log
 from caev2.pretrain.model import build
 from caev2.pretrain.objective import LossSettings
 from caev2.pretrain.ranks import ALONE
@@ -244,3 +247,42 @@ def test_whitening_is_a_function_of_the_store_and_needs_one(data):
     assert all(np.array_equal(one, other) for one, other in zip(once, again, strict=True))
     with pytest.raises(ConfigError, match="train from a store"):
         TargetForm("whiten")
+
+
+def test_an_average_of_weights_is_kept_resumed_and_judged(data, tmp_path):
+    recipe = dataclasses.replace(PRETRAIN, ema_decay=0.9)
+    train(data, tmp_path / "whole", recipe)
+    train(data, tmp_path / "stopped", recipe, stop_after=4)
+    train(data, tmp_path / "stopped", recipe)
+    train(data, tmp_path / "none")
+    whole, stopped, none = (last_weights(tmp_path / run) for run in ("whole", "stopped", "none"))
+    assert all(torch.equal(tensor, stopped[name]) for name, tensor in whole.items())
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in none.items())
+    averaged = {name.removeprefix("ema/"): tensor for name, tensor in whole.items() if name.startswith("ema/")}
+    student = open_average(tmp_path / "whole")
+    assert averaged.keys() == student.keys()
+    assert all(torch.equal(tensor, student[name]) for name, tensor in averaged.items())
+    assert not torch.equal(averaged["head.linear.weight"], whole["model/head.linear.weight"])
+    with pytest.raises(CheckpointError, match="holds no moving average"):
+        open_average(tmp_path / "none")
+
+
+def open_average(run: Path) -> dict[str, torch.Tensor]:
+    identity, checkpoint = find_checkpoint(run)
+    return load_student(identity, checkpoint.path, "cpu", averaged=True).state_dict()
+
+
+def test_figures_of_a_judge_are_part_of_the_log(data, tmp_path):
+    asked = []
+
+    def judge(student):
+        asked.append(student)
+        return {"knn_percent": 50.0 + len(asked)}
+
+    recipe = dataclasses.replace(PRETRAIN, knn_epochs=2, log_steps=100)
+    train(data, tmp_path / "run", recipe, judge=judge)
+    found = {record["step"]: record["knn_percent"] for record in read_log(tmp_path / "run") if "knn_percent" in record}
+    assert found == {5: 51.0, 8: 52.0}
+    train(data, tmp_path / "alone", dataclasses.replace(PRETRAIN, log_steps=100))
+    judged, alone = last_weights(tmp_path / "run"), last_weights(tmp_path / "alone")
+    assert all(torch.equal(tensor, judged[name]) for name, tensor in alone.items())
