@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import multiprocessing
 import random
 import resource
 import time
@@ -25,7 +26,7 @@ from caev2.store.reader import Store
 
 DECODE, LOADER = "JPEG decoding alone", "loader, in process"
 WORKERS = (1, 2)
-FEW, MANY = 4, 20
+FEW, MANY = 4, 36
 """Steps of two runs with workers: the difference is timed, so that starting them is not."""
 ROWS = (10**3, 10**5, 10**6)
 EPOCHS = (0, 250)
@@ -101,8 +102,8 @@ def measure_workers(store: Path, batch: int, workers: int) -> Spent:
     """Seconds an image of the loader with workers; the batches arrive, and one byte of each row is looked at."""
     torch.set_num_threads(1)
     batches = open_batches(store, batch)
-    few, many = (_load(batches, steps, workers) for steps in (FEW * max(1, workers), MANY * max(1, workers)))
-    images = (MANY - FEW) * max(1, workers) * batch
+    _, few, many = (_load(batches, steps * workers, workers) for steps in (FEW, FEW, MANY))  # the first one warms up
+    images = (MANY - FEW) * workers * batch
     return (many[0] - few[0]) / images, (many[1] - few[1]) / images
 
 
@@ -110,6 +111,8 @@ def _load(batches: StepBatches, steps: int, workers: int) -> Spent:
     wall, cpu = time.perf_counter(), _cpu_seconds()
     for batch in load_batches(batches, range(steps), workers):
         batch.crops[:, 0, 0, 0].sum().item()
+    while multiprocessing.active_children():  # asking collects those that have ended, and with them their time
+        time.sleep(0.01)
     return time.perf_counter() - wall, _cpu_seconds() - cpu
 
 
