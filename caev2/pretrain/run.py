@@ -9,33 +9,29 @@ from typing import Literal
 import torch
 
 from caev2.errors import ConfigError
-from caev2.pretrain.batches import Shard, StepBatches
 from caev2.pretrain.checkpoint import Position
 from caev2.pretrain.cost import count_multiply_adds, peak_flops
-from caev2.pretrain.decode import TargetDecoder
 from caev2.pretrain.ema import Average
-from caev2.pretrain.identity import RunIdentity, claim_run, identify, refuse_other_run
+from caev2.pretrain.identity import RunIdentity, claim_run, refuse_other_run
+from caev2.pretrain.lesson import Lesson, store_lesson
 from caev2.pretrain.loading import load_adaptively
 from caev2.pretrain.lock import hold_run
 from caev2.pretrain.loggers import Logger, open_loggers, refuse_missing_wandb
 from caev2.pretrain.meter import Meter
 from caev2.pretrain.model import CAEv2
-from caev2.pretrain.order import RowOrder
 from caev2.pretrain.parameters import adamw
-from caev2.pretrain.plan import fit_recipe, learning_rates, row_order
+from caev2.pretrain.plan import learning_rates
 from caev2.pretrain.ranks import Company, Ranks, device_of, joined, ranks_of_environment
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.resume import load_newest, refuse_existing, remove_scratch
 from caev2.pretrain.signals import Interrupted, catching_signals
 from caev2.pretrain.start import starting_student
-from caev2.pretrain.step import Inputs, Objective, StoredInputs, TrainStep, tensor_cores
-from caev2.pretrain.target_norm import TargetForm, fit_whitening
+from caev2.pretrain.step import Objective, TrainStep, tensor_cores
 from caev2.pretrain.training import KeepDiverged, Loop, Rhythm, Trained
 from caev2.progress import Progress, Silent
 from caev2.recipe import to_mapping
 from caev2.store.disk import writing
-from caev2.store.images import ImageSource, Place, open_images
-from caev2.store.pixels.replay import open_crops
+from caev2.store.images import ImageSource, Place
 from caev2.store.reader import Store
 from caev2.store.remote.paths import StorePath
 
@@ -100,13 +96,54 @@ def pretrain(
         RankLost: Another rank died.
         Interrupted: A signal asked the run to leave; a checkpoint was saved.
     """
+    store = store if isinstance(store, Store) else Store(store)
+
+    def make(device: str, ranks: Ranks, progress: Progress) -> Lesson:
+        return store_lesson(store, recipe, images=images, device=device, ranks=ranks, progress=progress)
+
+    return teach(
+        make,
+        run,
+        device=device,
+        resume=resume,
+        init_from=init_from,
+        progress=progress,
+        stop_after=stop_after,
+        judge=judge,
+        wandb=wandb,
+    )
+
+
+def teach(
+    make: Callable[[str, Ranks, Progress], Lesson],
+    run: Path | str,
+    *,
+    device: str = "cpu",
+    resume: Literal["auto", "never"] = "auto",
+    init_from: Path | str | None = None,
+    progress: Progress | None = None,
+    stop_after: int | None = None,
+    judge: Judge | None = None,
+    wandb: str | None = None,
+) -> PretrainResult:
+    """Train on whatever lesson each rank makes; see `pretrain`.
+
+    Args:
+        make: A rank's lesson, from its device, the ranks and who is told.
+        run: Folder of the run.
+        device: Where to train.
+        resume: Whether to go on with a run that is there.
+        init_from: Whose weights a new run starts from.
+        progress: Who is told.
+        stop_after: Leave after this many steps of the run.
+        judge: Asked every `knn_epochs` epochs.
+        wandb: Project at Weights & Biases.
+    """
     refuse_missing_wandb(wandb)
     progress, run, ranks = progress or Silent(), Path(run), ranks_of_environment()
     progress = progress if ranks.is_first else Silent()
-    device = device_of(ranks, device)
-    store = store if isinstance(store, Store) else Store(store)
-    lesson = store_lesson(store, recipe, images=images, device=device, ranks=ranks, progress=progress)
-    with joined(ranks, device) as company:
+    lesson = make(device_of(ranks, device), ranks, progress)
+    with joined(ranks, lesson.device) as company:
         return learn(
             lesson,
             run,
@@ -118,79 +155,6 @@ def pretrain(
             judge=judge,
             wandb=wandb,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """What is learnt: batches, what becomes of them on the device, and the words for it."""
-
-    recipe: PretrainRecipe
-    """With its head as wide as the target."""
-    precision: str
-    device: str
-    batches: StepBatches
-    inputs: Inputs
-    form: TargetForm | None
-    """What is done to targets; none: what the recipe says needs no statistics."""
-    identify: Callable[[str | None], RunIdentity]
-    """Who a run is that starts from weights of this digest; none: from fresh ones."""
-
-
-def store_lesson(
-    store: Store,
-    recipe: PretrainRecipe,
-    *,
-    images: ImageSource | Place | None,
-    device: str,
-    ranks: Ranks,
-    progress: Progress,
-) -> Lesson:
-    """What a recipe learns from a store; raises what `pretrain` does about the two."""
-    recipe = fit_recipe(recipe, store)
-    precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
-    order = row_order(recipe, store)
-    if store.is_remote and recipe.order == "full":
-        progress.warn(
-            f"{store.path} lies at a URL and is read in full order, which wants all its files at once. Unless the "
-            "cache holds a whole view, files are fetched over and over: --set order=window reads one after another."
-        )
-    learning_rates(recipe, order)  # refuses a warm-up that is too long
-    decoder = TargetDecoder(store.decode_plan(recipe.target), tokens=recipe.model.patches + 1)
-    form = None
-    if recipe.loss.target_norm == "whiten":
-        form = TargetForm("whiten", fit_whitening(store, recipe.target, decoder)).to(device)
-    return Lesson(
-        recipe=recipe,
-        precision=precision,
-        device=device,
-        batches=_batches(recipe, store, images, order, ranks),
-        inputs=StoredInputs(decoder.to(device)),
-        form=form,
-        identify=lambda start: identify(recipe, store, precision, start),
-    )
-
-
-def _batches(
-    recipe: PretrainRecipe, store: Store, images: ImageSource | Place | None, order: RowOrder, ranks: Ranks
-) -> StepBatches:
-    if recipe.batch_size % (ranks.count * recipe.accumulate):
-        raise ConfigError(
-            f"A batch of {recipe.batch_size} images is not cut into {ranks.count} ranks x {recipe.accumulate} equal "
-            "parts. Give a --set batch_size or accumulate that fits."
-        )
-    keeps_crops = store.manifest.spec.crops is not None
-    source = None if keeps_crops or images is None else images
-    return StepBatches(
-        store=store,
-        crops=open_crops(store, source if source is None or isinstance(source, ImageSource) else open_images(source)),
-        order=order,
-        model=recipe.model,
-        mask=recipe.mask,
-        target=recipe.target,
-        seed=recipe.seed,
-        student_jitter=recipe.student_jitter,
-        shard=Shard(ranks.index, ranks.count),
-    )
 
 
 def learn(

@@ -13,11 +13,11 @@ from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.subjects import find_checkpoint, load_student
 from caev2.pretrain.batches import Batch
 from caev2.pretrain.decode import TargetDecoder
+from caev2.pretrain.lesson import store_lesson
 from caev2.pretrain.log import read_log
 from caev2.pretrain.model import build
 from caev2.pretrain.objective import LossSettings
 from caev2.pretrain.ranks import ALONE
-from caev2.pretrain.run import store_lesson
 from caev2.pretrain.step import Objective
 from caev2.pretrain.target_norm import TargetForm, fit_whitening
 from caev2.progress import Silent
