@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 from caev2.errors import ConfigError
@@ -25,13 +25,27 @@ from caev2.store.reader import Store
 
 
 @runtime_checkable
-class TargetSource(Protocol):
-    """Whoever knows the latents of a view: a store, or in studies a live teacher."""
+class ShownCrops(Protocol):
+    """Whoever gives the student's crops of views, and beside them what a live teacher is shown of the same views."""
 
-    def read_stored(
-        self, target: str, view: int, images: np.ndarray
-    ) -> Float16[np.ndarray, "row token width"] | UInt8[np.ndarray, "row token byte"]:
-        """The rows of some images at one view, as a store holds them."""
+    @property
+    def drifted(self) -> str | None:
+        """As of `Crops`."""
+        ...
+
+    @property
+    def shown_px(self) -> int:
+        """Side of what the teacher is shown."""
+        ...
+
+    def fill_both(
+        self,
+        view: int,
+        images: Int[np.ndarray, " image"],
+        into: UInt8[np.ndarray, "image size size 3"],
+        shown: UInt8[np.ndarray, "image other other 3"],
+    ) -> None:
+        """The pixels of one view of some images, as the student and as the teacher has them."""
         ...
 
 
@@ -45,14 +59,17 @@ class Batch:
     rows: Int64[Tensor, " image"]
     """Numbers of the images in the store."""
     crops: UInt8[Tensor, "image size size 3"]
-    targets: Float[Tensor, "image token width"] | UInt8[Tensor, "image token byte"]
-    """As stored, class token first, then all patches in row-major order; `TargetDecoder` makes latents of them."""
+    targets: Float[Tensor, "image token width"] | UInt8[Tensor, "image token byte"] | None
+    """As stored, class token first, then all patches in row-major order; `TargetDecoder` makes latents of them. None
+    where a live teacher makes them."""
     visible: Int64[Tensor, "image visible"]
     masked: Int64[Tensor, "image masked"]
     keep: Bool[Tensor, "branch image"] | None
     """None where drop path is off."""
     drifted: str | None
     """Key of an image that another decoder has changed a little."""
+    shown: UInt8[Tensor, "image other other 3"] | None = None
+    """What a live teacher is shown, where that is not `crops`."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by the names of their fields."""
@@ -108,7 +125,7 @@ class PackedBatch:
 
 
 def _batch(tensors: Mapping[str, Tensor], step: int, epoch: int, view: int, drifted: str | None) -> Batch:
-    return Batch(step=step, epoch=epoch, view=view, drifted=drifted, **{"keep": None, **tensors})
+    return Batch(step=step, epoch=epoch, view=view, drifted=drifted, **{"keep": None, "targets": None, **tensors})
 
 
 def _part_of(images: int, parts: int, what: str) -> int:
@@ -149,8 +166,9 @@ class StepBatches:
         ConfigError: The batch size is not divided by the number of parts, or the jitter is out of range.
     """
 
-    store: Store
-    crops: Crops
+    store: Store | None
+    """Whose targets are read; none: a live teacher makes them."""
+    crops: Crops | ShownCrops
     order: RowOrder
     model: ModelSettings
     mask: MaskSettings
@@ -184,28 +202,35 @@ class StepBatches:
     def layout(self) -> Layout:
         """Where the tensors of a batch lie in one piece of memory."""
         images, patches, masked = self.order.batch_size // self.shard.count, self.model.patches, self.mask.count
-        size_px, row = self.store.manifest.spec.views.size_px, self.store.manifest.spec.targets[self.target].row_type
-        rates = branch_rates(self.model)
+        size_px, rates = self.model.image_px, branch_rates(self.model)
         fields = {
             "rows": ((images,), "int64"),
             "crops": ((images, size_px, size_px, 3), "uint8"),
-            "targets": ((images, *row.stored_shape), row.dtype),
             "visible": ((images, patches - masked), "int64"),
             "masked": ((images, masked), "int64"),
         }
+        if self.store is not None:
+            row = self.store.manifest.spec.targets[self.target].row_type
+            fields["targets"] = ((images, *row.stored_shape), row.dtype)
+        if isinstance(self.crops, ShownCrops):
+            fields["shown"] = ((images, self.crops.shown_px, self.crops.shown_px, 3), "uint8")
         return Layout.of(fields | ({"keep": ((len(rates), images), "bool")} if any(rates) else {}))
 
     def _fill(self, step: int, tensors: dict[str, Tensor]) -> Batch:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         epoch, view, rows = self.order.epoch_of(step), self.order.view_of(step), self._rows_of(step)
-        if self.store.is_remote:
-            self._fetch_ahead(step)
+        if self.store is not None and self.store.is_remote:
+            self._fetch_ahead(step, self.store)
         arrays["rows"][:] = rows
         arrays["visible"][:], arrays["masked"][:] = draw_masks(self.mask, self.model.grid_size, self.seed, epoch, rows)
         if "keep" in arrays:
             arrays["keep"][:] = keep_bits(self.seed, epoch, step, rows, branch_rates(self.model))
-        self.store.read_into(arrays["targets"], self.target, view, rows)
-        self.crops.fill(view, rows, arrays["crops"])
+        if self.store is not None:
+            self.store.read_into(arrays["targets"], self.target, view, rows)
+        if isinstance(self.crops, ShownCrops):
+            self.crops.fill_both(view, rows, arrays["crops"], arrays["shown"])
+        else:
+            self.crops.fill(view, rows, arrays["crops"])
         if self.student_jitter:
             jitter_crops(arrays["crops"], self.student_jitter, self.seed, epoch, step, rows)
         return _batch(tensors, step, epoch, view, self.crops.drifted)
@@ -216,8 +241,8 @@ class StepBatches:
         begin = self.shard.index * images
         return self.order.rows_of(step)[begin : begin + images]
 
-    def _fetch_ahead(self, step: int) -> None:
+    def _fetch_ahead(self, step: int, store: Store) -> None:
         """Have the files fetched that this step and the next window read."""
         for near in (step, step + self.order.steps_of_window):
             if near < self.order.total_steps:
-                self.store.prefetch([self.target], self.order.view_of(near), self.order.rows_of(near))
+                store.prefetch([self.target], self.order.view_of(near), self.order.rows_of(near))

@@ -110,7 +110,7 @@ def _parse(tensors: dict[str, Tensor], facts: dict[str, Any]) -> KeptStep:
         loss=merge(LossSettings(), facts.get("loss", {}), where="a kept step"),
         form=parts["form"],
         weights=parts["model"],
-        batch=Batch(**{"keep": None, **facts["batch"], **parts["batch"]}),
+        batch=Batch(**{"keep": None, "targets": None, **facts["batch"], **parts["batch"]}),
         latents=parts["latents"][""],
         generators=parts["generator"],
         precision=facts["precision"],

@@ -70,6 +70,7 @@ class StoredInputs:
 
     def __call__(self, batch: Batch) -> tuple[Float[Tensor, "image 3 size size"], Float[Tensor, "image token width"]]:
         """Normalised images, and latents."""
+        assert batch.targets is not None, "batches of a store have them"
         return self._compute(batch.crops, batch.targets)
 
     def compile(self) -> None:
