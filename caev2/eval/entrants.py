@@ -14,13 +14,13 @@ from caev2.errors import CheckpointError
 from caev2.eval.features import Subject
 from caev2.eval.subjects import (
     find_checkpoint,
-    load_recorded_teacher,
     load_student,
     pixel_subject,
     student_subject,
     teacher_subject,
 )
 from caev2.extract.teachers.catalog import load_teacher, parse_name
+from caev2.extract.teachers.recorded import load_recorded_teacher
 from caev2.pretrain.identity import RunIdentity
 from caev2.pretrain.model import build
 from caev2.pretrain.recipes import RECIPES

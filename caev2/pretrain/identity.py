@@ -23,7 +23,7 @@ class RunIdentity:
     recipe: dict[str, Any]
     """The result half of the recipe, with sizes and precision resolved."""
     store_fingerprint: str
-    """Of the store's spec."""
+    """Of the store's spec; empty for a run without a store."""
     store_digest: str
     """Root digest of the store."""
     target: dict[str, Any]
@@ -32,11 +32,15 @@ class RunIdentity:
     """How the store's crops were drawn, orientation included; empty for a run made from a foreign checkpoint."""
     init_from: str | None = None
     """Digest of the weights it starts from; none: fresh ones, which are a function of recipe and seed."""
+    online: str | None = None
+    """`replay` or `fresh`, where a live teacher made the targets; none: they were stored."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """Of a run without a store: digest of the images, and all else that decides what the teacher was shown."""
 
     @property
     def imported(self) -> bool:
         """Whether the weights were trained elsewhere, on no store that is known."""
-        return not self.store_fingerprint
+        return not self.store_fingerprint and self.online is None
 
     def fingerprint(self) -> str:
         """One word that is equal for runs that end in equal weights (on one kind of device)."""
@@ -45,7 +49,7 @@ class RunIdentity:
     def mapping(self) -> dict[str, Any]:
         """Plain JSON values; fields that came later are left out where they say nothing, so older runs stay theirs."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: value for name, value in values.items() if value or name not in ("views", "init_from")}
+        return {name: value for name, value in values.items() if value or name not in _LATER}
 
     @property
     def model(self) -> ModelSettings:
@@ -58,23 +62,33 @@ class RunIdentity:
         return TargetSpec(**self.target)
 
 
+_LATER = ("views", "init_from", "online", "source")
+
+
 def model_settings(mapping: dict[str, Any]) -> ModelSettings:
     """Sizes from their plain values."""
     start = ModelSettings(width=12, regressor_width=12, regressor_depth=1)
     return merge(start, mapping, where=FILE_NAME)
 
 
-def identify(recipe: PretrainRecipe, store: Store, precision: str, init_from: str | None = None) -> RunIdentity:
+def identify(
+    recipe: PretrainRecipe, store: Store, precision: str, init_from: str | None = None, *, online: str | None = None
+) -> RunIdentity:
     """The identity of a run of `recipe` on `store`, from weights of the digest `init_from`."""
-    mapping = to_mapping(recipe, result_only=True)
     return RunIdentity(
-        recipe={**mapping, "precision": precision},
+        recipe=settled(recipe, precision),
         store_fingerprint=store.manifest.spec.fingerprint(),
         store_digest=store.manifest.root_digest or "",
         target=store.manifest.spec.targets[recipe.target].mapping(),
         views=to_mapping(store.manifest.spec.views),
         init_from=init_from,
+        online=online,
     )
+
+
+def settled(recipe: PretrainRecipe, precision: str) -> dict[str, Any]:
+    """What an identity says of a recipe: its result half, with the precision that it ended up with."""
+    return {**to_mapping(recipe, result_only=True), "precision": precision}
 
 
 def read_identity(run: Path) -> RunIdentity:

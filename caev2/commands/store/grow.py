@@ -36,8 +36,8 @@ def store_extend(
     device: str | None,
 ) -> None:
     """Give every image of a STORE more views; the rows that are there stay as they are."""
-    from caev2.eval.subjects import load_recorded_teacher
     from caev2.extract.extend import extend
+    from caev2.extract.teachers.recorded import load_recorded_teacher
     from caev2.store.images import open_images
 
     where, names = pick_device(device), () if weights is None else (weights,)

@@ -93,8 +93,8 @@ def _run_teacher_again(
     store: "Store", crops: "Crops", rows: int, weights: str | None, device: str, quiet: bool
 ) -> "list[Recheck]":
     """Each target beside what its teacher says now."""
-    from caev2.eval.subjects import load_recorded_teacher
     from caev2.extract.recheck import recheck
+    from caev2.extract.teachers.recorded import load_recorded_teacher
 
     found = []
     for name, target in sorted(store.manifest.spec.targets.items()):
