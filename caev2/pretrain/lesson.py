@@ -1,10 +1,11 @@
 """What a run learns: batches, what becomes of them on the device, and the words for it."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from caev2.errors import ConfigError
-from caev2.pretrain.batches import Shard, StepBatches
+from caev2.pretrain.batches import Shard, ShownCrops, StepBatches
 from caev2.pretrain.decode import TargetDecoder
 from caev2.pretrain.identity import RunIdentity, identify
 from caev2.pretrain.order import RowOrder
@@ -15,6 +16,7 @@ from caev2.pretrain.step import Inputs, StoredInputs
 from caev2.pretrain.target_norm import TargetForm, fit_whitening
 from caev2.progress import Progress
 from caev2.store.images import ImageSource, Place, open_images
+from caev2.store.pixels.crops import Crops
 from caev2.store.pixels.replay import open_crops
 from caev2.store.reader import Store
 
@@ -33,6 +35,13 @@ class Lesson:
     """What is done to targets; none: what the recipe says needs no statistics."""
     identify: Callable[[str | None], RunIdentity]
     """Who a run is that starts from weights of this digest; none: from fresh ones."""
+
+    def taught(
+        self, *, crops: Crops | ShownCrops, inputs: Inputs, identify: Callable[[str | None], RunIdentity]
+    ) -> "Lesson":
+        """The same lesson with targets that a live teacher makes, and not the store."""
+        batches = dataclasses.replace(self.batches, store=None, crops=crops)
+        return dataclasses.replace(self, batches=batches, inputs=inputs, identify=identify)
 
 
 def store_lesson(

@@ -81,10 +81,15 @@ class ViewReplay:
         Raises:
             PixelDrift: They are not.
         """
-        _, pixels = self._replay(view, image)
-        return render_view(
-            pixels, self._store.view(view, image), size_px, self._store.manifest.spec.views.interpolation
-        )
+        return self.crop_and_box(view, image, size_px)[1]
+
+    def crop_and_box(
+        self, view: int, image: int, size_px: int
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "other other 3"]]:
+        """The pixels of a view, and those of its box at another size, of an image that is decoded once; see `box`."""
+        crop, pixels = self._replay(view, image)
+        views = self._store.manifest.spec.views
+        return crop, render_view(pixels, self._store.view(view, image), size_px, views.interpolation)
 
     def _replay(self, view: int, image: int) -> tuple[UInt8[np.ndarray, "size size 3"], Image.Image]:
         """The crop, compared, and the whole image."""
