@@ -55,7 +55,7 @@ def store_lesson(
 ) -> Lesson:
     """What a recipe learns from a store; raises what `pretrain` does about the two."""
     recipe = fit_recipe(recipe, store)
-    precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
+    precision = precision_of(recipe, device)
     order = row_order(recipe, store)
     if store.is_remote and recipe.order == "full":
         progress.warn(
@@ -95,6 +95,11 @@ def _batches(
         student_jitter=recipe.student_jitter,
         shard=Shard(ranks.index, ranks.count),
     )
+
+
+def precision_of(recipe: PretrainRecipe, device: str) -> str:
+    """What the student computes in."""
+    return recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
 
 
 def refuse_unequal_parts(recipe: PretrainRecipe, ranks: Ranks) -> None:

@@ -5,7 +5,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Int
 
 from caev2.errors import ConfigError, StoreMismatch
 from caev2.pretrain.model import CAEv2
@@ -87,25 +89,39 @@ def _advise(image_px: int, patches: int, target: str) -> str:
 
 
 def row_order(recipe: PretrainRecipe, store: Store) -> RowOrder:
-    """Which rows each step trains on.
+    """Which rows of a store each step trains on; see `order_of`."""
+    spec, views = store.manifest.spec, recipe.views or store.views
+    return order_of(recipe, store.valid_images, views=views, block_images=spec.block_images, place=str(store.path))
+
+
+def order_of(
+    recipe: PretrainRecipe, images: Int[np.ndarray, " image"], *, views: int, block_images: int, place: str
+) -> RowOrder:
+    """Which images each step trains on.
+
+    Args:
+        recipe: Batches, epochs, seed, ordering.
+        images: Numbers of those that can be used.
+        views: Of each image.
+        block_images: Images of a block, for windows.
+        place: Where they are, for a message.
 
     Raises:
-        ConfigError: The store has fewer images than a batch.
+        ConfigError: There are fewer images than a batch has.
     """
-    images = len(store.valid_images)
-    if images < recipe.batch_size:
+    if len(images) < recipe.batch_size:
         raise ConfigError(
-            f"{store.path} has {images} valid images, fewer than one batch of {recipe.batch_size}. "
-            f"Give --set batch_size={max(1, images)} or less."
+            f"{place} has {len(images)} valid images, fewer than one batch of {recipe.batch_size}. "
+            f"Give --set batch_size={max(1, len(images))} or less."
         )
     return RowOrder(
-        rows=store.valid_images,
-        views=recipe.views or store.views,
+        rows=images,
+        views=views,
         batch_size=recipe.batch_size,
         epochs=recipe.epochs,
         seed=recipe.seed,
         ordering=recipe.order,
-        block_images=store.manifest.spec.block_images,
+        block_images=block_images,
         window_blocks=recipe.window_blocks,
     )
 
