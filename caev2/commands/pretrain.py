@@ -1,5 +1,6 @@
 """`caev2 pretrain` and `caev2 import`: stage two, and runs that were trained elsewhere."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,14 +20,15 @@ from caev2.commands.invocation import (
     set_option,
 )
 from caev2.commands.leaving import leaving_with_a_checkpoint
+from caev2.commands.online import Online, OnlineKind, online_options
 from caev2.commands.ranks import gpus_option, is_first, leave_to_ranks
-from caev2.store.remote.paths import StorePath
 from caev2.store.sources.at_url import ImagesUrl
 
 if TYPE_CHECKING:
     from caev2.eval.while_training import NearestNeighbours
     from caev2.pretrain.recipes import PretrainRecipe
     from caev2.progress import Progress
+    from caev2.store.pixels.decode import Orientation
     from caev2.store.reader import Store
 
 NOT_FINITE = 1
@@ -34,7 +36,7 @@ NOT_FINITE = 1
 
 
 @click.command(epilog=example("pretrain photographs.caev2 runs/base --images photographs --recipe base-300e"))
-@click.argument("store", type=STORE, required=False)
+@click.argument("store", type=str, required=False)
 @click.argument("run", type=LOCAL, required=False)
 @click.option(
     "--images",
@@ -74,13 +76,14 @@ NOT_FINITE = 1
     help="Labelled images, train and val: judge the student by nearest neighbours every `knn_epochs` epochs.",
 )
 @click.option("--wandb", metavar="PROJECT", default=None, help="Send figures to this project at Weights & Biases, too.")
+@online_options
 @gpus_option
 @set_option
 @common_options
 @click.pass_context
 def pretrain(
     ctx: click.Context,
-    store: StorePath | None,
+    store: str | None,
     run: Path | None,
     images: Path | ImagesUrl | None,
     recipe: str,
@@ -90,6 +93,10 @@ def pretrain(
     replay: Path | None,
     knn: Path | ImagesUrl | None,
     wandb: str | None,
+    online: OnlineKind | None,
+    teacher: str | None,
+    views: str | None,
+    leave_out: Path | None,
     gpus: int | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -97,6 +104,8 @@ def pretrain(
     device: str | None,
 ) -> None:
     """Train a student against the targets in STORE, without loading a teacher; checkpoints and log go to RUN.
+
+    With --online, targets are computed in every step, to compare with; --online fresh takes IMAGES RUN and no store.
 
     SIGTERM, Ctrl-C and SIGUSR1 save a checkpoint and leave with status 143, 130 and 138.
     """
@@ -107,40 +116,50 @@ def pretrain(
         raise click.UsageError(f"Missing argument '{'STORE' if store is None else 'RUN'}'.", ctx)
     from caev2.pretrain.loggers import refuse_missing_wandb
 
+    taught = Online(kind=online, teacher=teacher, views=views, leave_out=leave_out)
+    taught.refuse_strays(ctx, images, dry_run)
     refuse_missing_wandb(wandb)
     leave_to_ranks(ctx, None if dry_run else gpus, device)
+    from caev2.pretrain.lesson import store_lesson
     from caev2.pretrain.recipes import RECIPES
-    from caev2.pretrain.run import pretrain as stage
+    from caev2.pretrain.run import teach
     from caev2.recipe import load, override
     from caev2.store.reader import Store
 
     with leaving_with_a_checkpoint():
-        chosen, opened = override(load(recipe, RECIPES), settings), Store(store)
-        if dry_run:
-            _print_forecast(chosen, opened, run, pick_device(device), as_json, bars(quiet))
-            return
+        chosen = override(load(recipe, RECIPES), settings)
+        if online is None:
+            opened = Store(STORE.convert(store, None, ctx))
+            if dry_run:
+                _print_forecast(chosen, opened, run, pick_device(device), as_json, bars(quiet))
+                return
+            make, orientation = (
+                partial(store_lesson, opened, chosen, images=images),
+                opened.manifest.spec.views.orientation,
+            )
+        else:
+            make, orientation = taught.lesson(store, recipe, chosen, images)
         where, progress = pick_device(device), bars(quiet or not is_first())
-        result = stage(
-            opened,
+        result = teach(
+            make,
             run,
-            chosen,
-            images=images,
             device=where,
             resume=resume,
             init_from=init_from,
             progress=progress,
             wandb=wandb,
-            judge=None if knn is None or not is_first() else _judge(knn, opened, where, progress),
+            judge=None if knn is None or not is_first() else _judge(knn, orientation, where, progress),
         )
     if is_first():
         print_result(result, as_json, f"Trained {run}")
 
 
-def _judge(images: "Path | ImagesUrl", store: "Store", device: str, progress: "Progress") -> "NearestNeighbours":
+def _judge(
+    images: "Path | ImagesUrl", orientation: "Orientation", device: str, progress: "Progress"
+) -> "NearestNeighbours":
     from caev2.eval.while_training import NearestNeighbours
 
-    views = store.manifest.spec.views
-    return NearestNeighbours(images, device=device, orientation=views.orientation, progress=progress)
+    return NearestNeighbours(images, device=device, orientation=orientation, progress=progress)
 
 
 def _print_forecast(

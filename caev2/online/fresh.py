@@ -42,7 +42,7 @@ class Fresh:
     left_out: tuple[str, ...] = ()
     """Keys of images that are not used. One that cannot be decoded and is not among them ends the run."""
 
-    def __call__(self, device: str, ranks: Ranks, progress: Progress) -> Lesson:
+    def __call__(self, *, device: str, ranks: Ranks, progress: Progress) -> Lesson:
         """The lesson of one rank.
 
         Raises:

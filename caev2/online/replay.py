@@ -35,7 +35,7 @@ class Replay:
     teacher: Teacher | str | None = None
     """The store's own, or a name under which its weights are looked for first; none: it is looked for by name."""
 
-    def __call__(self, device: str, ranks: Ranks, progress: Progress) -> Lesson:
+    def __call__(self, *, device: str, ranks: Ranks, progress: Progress) -> Lesson:
         """The lesson of one rank.
 
         Raises:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from caev2.errors import ConfigError
 from caev2.pretrain.batches import Shard, ShownCrops, StepBatches
@@ -42,6 +43,15 @@ class Lesson:
         """The same lesson with targets that a live teacher makes, and not the store."""
         batches = dataclasses.replace(self.batches, store=None, crops=crops)
         return dataclasses.replace(self, batches=batches, inputs=inputs, identify=identify)
+
+
+@runtime_checkable  # so that the tests may check it as a type
+class MakeLesson(Protocol):
+    """Whoever makes the lesson of a rank."""
+
+    def __call__(self, *, device: str, ranks: Ranks, progress: Progress) -> Lesson:
+        """The lesson, before the ranks have met."""
+        ...
 
 
 def store_lesson(

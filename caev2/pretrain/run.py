@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from caev2.pretrain.checkpoint import Position
 from caev2.pretrain.cost import count_multiply_adds, peak_flops
 from caev2.pretrain.ema import Average
 from caev2.pretrain.identity import RunIdentity, claim_run, refuse_other_run
-from caev2.pretrain.lesson import Lesson, store_lesson
+from caev2.pretrain.lesson import Lesson, MakeLesson, store_lesson
 from caev2.pretrain.loading import load_adaptively
 from caev2.pretrain.lock import hold_run
 from caev2.pretrain.loggers import Logger, open_loggers, refuse_missing_wandb
@@ -21,7 +22,7 @@ from caev2.pretrain.meter import Meter
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.plan import learning_rates
-from caev2.pretrain.ranks import Company, Ranks, device_of, joined, ranks_of_environment
+from caev2.pretrain.ranks import Company, device_of, joined, ranks_of_environment
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.resume import load_newest, refuse_existing, remove_scratch
 from caev2.pretrain.signals import Interrupted, catching_signals
@@ -97,12 +98,8 @@ def pretrain(
         Interrupted: A signal asked the run to leave; a checkpoint was saved.
     """
     store = store if isinstance(store, Store) else Store(store)
-
-    def make(device: str, ranks: Ranks, progress: Progress) -> Lesson:
-        return store_lesson(store, recipe, images=images, device=device, ranks=ranks, progress=progress)
-
     return teach(
-        make,
+        partial(store_lesson, store, recipe, images=images),
         run,
         device=device,
         resume=resume,
@@ -115,7 +112,7 @@ def pretrain(
 
 
 def teach(
-    make: Callable[[str, Ranks, Progress], Lesson],
+    make: MakeLesson,
     run: Path | str,
     *,
     device: str = "cpu",
@@ -129,7 +126,7 @@ def teach(
     """Train on whatever lesson each rank makes; see `pretrain`.
 
     Args:
-        make: A rank's lesson, from its device, the ranks and who is told.
+        make: Makes the lesson of each rank.
         run: Folder of the run.
         device: Where to train.
         resume: Whether to go on with a run that is there.
@@ -142,7 +139,7 @@ def teach(
     refuse_missing_wandb(wandb)
     progress, run, ranks = progress or Silent(), Path(run), ranks_of_environment()
     progress = progress if ranks.is_first else Silent()
-    lesson = make(device_of(ranks, device), ranks, progress)
+    lesson = make(device=device_of(ranks, device), ranks=ranks, progress=progress)
     with joined(ranks, lesson.device) as company:
         return learn(
             lesson,
