@@ -9,6 +9,7 @@ import pytest
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.log import read_log
 from tests.commands.invoking import PRETRAIN, caev2, files_of, refusal, train
+from tests.commands.test_leaving import PROGRAM, start
 
 EVERY = ("--set", "log_steps=1")
 
@@ -100,3 +101,17 @@ def test_a_fresh_run_takes_images_and_no_store(made, images, tmp_path):
     assert "There is no teacher called 'no:such'" in refusal("pretrain", images, run, *fresh, "--teacher", "no:such")
     assert "Missing argument 'RUN'" in refusal("pretrain", images, *fresh)
     assert not run.exists()
+
+
+@pytest.mark.parametrize("kind", ["replay", "fresh"])
+def test_two_ranks_each_ask_the_teacher_for_their_own_share(made, images, tmp_path, kind):
+    def words(run):
+        if kind == "fresh":
+            return ["pretrain", images, run, "--online", "fresh", *PRETRAIN, *EVERY]
+        return [*train(made / "store", run, images, *EVERY), "--online", "replay"]
+
+    assert caev2(*words(tmp_path / "alone")).exit_code == 0
+    process = start([PROGRAM, *words(tmp_path / "ranks"), "--gpus", 2])
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    np.testing.assert_allclose(losses(tmp_path / "ranks"), losses(tmp_path / "alone"), rtol=1e-5)
