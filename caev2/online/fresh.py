@@ -79,7 +79,7 @@ class Fresh:
                 student_jitter=recipe.student_jitter,
                 shard=Shard(ranks.index, ranks.count),
             ),
-            inputs=TaughtInputs(Lecture(teacher=teacher, tap=tap, batch=self.views.teacher_batch), AsComputed()),
+            inputs=TaughtInputs(Lecture(teacher=teacher, tap=tap, batch=self._teacher_batch), AsComputed()),
             form=None,
             identify=partial(self._identify, recipe, precision, source, teacher.description, tap),
         )
@@ -105,6 +105,11 @@ class Fresh:
                 "they are wanted in another order. Decompress it."
             )
         return source
+
+    @property
+    def _teacher_batch(self) -> int:
+        """As in extraction, but no larger than the batch of all ranks: a function of settings that decide results."""
+        return min(self.views.teacher_batch, self.recipe.batch_size)
 
     def _load_teacher(self, device: str) -> Teacher:
         views = self.views
@@ -156,6 +161,6 @@ class Fresh:
                 "crops": self.views.crops,
                 "from_crops": self.views.from_crops,
                 "block_images": self.views.block_images,
-                "teacher_batch": self.views.teacher_batch,
+                "teacher_batch": self._teacher_batch,
             },
         )

@@ -106,6 +106,14 @@ def test_ranks_share_the_batches_of_one_process(data):
         assert torch.equal(torch.cat([part.masked for part in parts]), whole.batch_of(step).masked)
 
 
+def test_a_teachers_batch_is_no_larger_than_the_students(data, tmp_path):
+    calls = tmp_path / "calls"
+    views = override(EXTRACT, ["teacher_batch=64"])
+    fresh(data, tmp_path / "run", teacher=PatchMeans(calls), views=views, stop_after=2)
+    assert calls.read_text().split() == ["6", "6"]
+    assert read_identity(tmp_path / "run").source["teacher_batch"] == 6
+
+
 def test_a_run_says_what_it_learnt_from(data, tmp_path):
     fresh(data, tmp_path / "run", stop_after=1)
     identity = read_identity(tmp_path / "run")

@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from caev2.demo.scenes import write_scenes
 from caev2.errors import CheckpointError, SourceError, TeacherError, TrainingDiverged
 from caev2.extract.run import extract
 from caev2.online.replay import Replay
 from caev2.pretrain.identity import read_identity
+from caev2.pretrain.lesson import store_lesson
 from caev2.pretrain.ranks import ALONE
 from caev2.pretrain.recipes import DEMO
 from caev2.pretrain.replay import replay_step
@@ -167,3 +169,19 @@ def test_twenty_steps_of_the_demo_are_those_of_the_offline_run(tmp_path):
 @pytest.mark.parametrize("codec", ["float16", "lloyd4"])
 def test_three_hundred_steps_of_the_demo_are_those_of_the_offline_run(tmp_path, codec):
     assert demo_difference(tmp_path, scenes=6000, steps=300, codec=codec).max() <= LEAST
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", ["float16", "lloyd4"])
+def test_on_a_gpu_a_live_teacher_says_what_was_stored_but_for_last_bits(tmp_path, codec):
+    write_scenes(tmp_path / "images", "train", 256, 0, Silent())
+    extract(tmp_path / "images", tmp_path / "store", demo_views(codec), device="cuda")
+    store, recipe = Store(tmp_path / "store"), override(DEMO, ["batch_size=48"])
+    lesson = Replay(store=store, recipe=recipe, images=tmp_path / "images")
+    live = lesson(device="cuda", ranks=ALONE, progress=Silent())
+    stored = store_lesson(store, recipe, images=tmp_path / "images", device="cuda", ranks=ALONE, progress=Silent())
+    for step in range(3):
+        latents = live.inputs(live.batches.batch_of(step).to("cuda"))[1]
+        expected = stored.inputs(stored.batches.batch_of(step).to("cuda"))[1]
+        assert float(torch.nn.functional.cosine_similarity(latents, expected, dim=-1).min()) > 0.99
+        assert float((latents - expected).norm() / expected.norm()) < 1e-2
