@@ -1,0 +1,89 @@
+"""How fast pre-training is from files on: this engine on a store, with a live teacher, and a plain eager loop.
+
+    python benchmarks/pretrain_end_to_end.py [--sizes tiny,base] [--device cuda] [--workers 15] [--quick]
+
+In turns, every round beginning with another one, at equal batch:
+
+* a: this engine on a store of 4-bit codes and JPEG crops of 224 pixels, through the library's own loader;
+* b: the same engine with CLIP ViT-B/16 in the loop (fp32 on a CPU, fp16 on a GPU; also in bf16 where the student is on
+  a CPU): JPEGs of 500x375 pixels are decoded, jittered and cropped for each step, by the code that extraction has;
+* c: a plain eager loop with the same teacher in it (`pretraining/plain_loop.py`): torch's loader over the same JPEGs,
+  the whole image jittered, two crops of one box, two normalisations, masks by boolean indexing, unfused attention.
+
+A store's loader chooses its worker processes itself; those that decode have one on a CPU, and beside a GPU all cores
+but one; `--workers` sets all. A turn starts its loader anew and is timed once that is at work, and one round before
+them all does not count; files lie in the page cache. Data wait is the share of time that the host waits for its loader,
+while the device may have two steps left to do. MFU as in `pretrain_step.py`, where peak memory is measured too: here
+loaders' processes would count or not as the system shares pages. Writes
+benchmarks/results/pretrain-end-to-end[-gpu]-DATE.json.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import click
+from extract_throughput import write_images
+from pretraining.contenders import Bench, chosen
+from pretraining.loaders import loop_of
+from pretraining.material import make_material
+from pretraining.options import kept_or_not, settings, shared
+from pretraining.report import Report, summarise
+from pretraining.setting import Material, Setting
+from pretraining.timing import Turn, interleave, time_loop
+
+
+def measure(
+    setting: Setting, material: Material, workers: int | None, *, rounds: int, warmup: int, steps: int
+) -> dict[str, list[Turn]]:
+    """Everybody's turns at one size."""
+    bench = Bench(setting, material)
+    ready = {name: loop_of(name, bench, workers) for name in chosen(setting, end_to_end=True)}
+    turns = {
+        name: lambda loop=loop: time_loop(loop, setting.device, warmup=warmup, steps=steps)
+        for name, loop in ready.items()
+    }
+    return interleave(turns, rounds, setting.device)
+
+
+@click.command(help=__doc__)
+@shared
+@click.option(
+    "--workers", type=int, help="Of each loader; none: a's own choice; else 1 on a CPU, all cores but one beside a GPU."
+)
+@click.option("--images", type=int, help="Source images, and images of the store.")
+def main(
+    sizes: str,
+    device: str,
+    batches: tuple[str, ...],
+    rounds: int | None,
+    steps: int | None,
+    precision: Literal["fp32", "bf16"] | None,
+    compiled: bool | None,
+    folder: Path | None,
+    quick: bool,
+    workers: int | None,
+    images: int | None,
+) -> None:
+    on_cpu = device == "cpu"
+    cores = len(os.sched_getaffinity(0))
+    rounds = rounds or (1 if quick else 5 if on_cpu else 3)
+    # each worker brings whole batches, so that a turn is a fair average only over several of every worker's
+    steps, warmup = steps or (2 if quick or on_cpu else 4 * cores), 1 if on_cpu else cores
+    asked = settings(sizes, device, batches, precision, compiled)
+    images = images or max(64 if on_cpu else 2048, *(setting.batch for setting in asked))
+    held = {"rounds": rounds, "steps": steps, "warmup_steps": warmup, "workers": workers, "images": images}
+    held |= {"source": "500x375 JPEG, quality 90", "store": "lloyd4, JPEG crops of 224 pixels, two views"}
+    report = Report("pretrain-end-to-end", device, held, written=not quick)
+    with kept_or_not(folder) as place:
+        photographs = place / f"photographs-{images}"
+        if not photographs.exists():
+            write_images(photographs, images)
+        material = make_material(place, photographs, device)
+        for setting in asked:
+            turns = measure(setting, material, workers, rounds=rounds, warmup=warmup, steps=steps)
+            report.add(setting.size, summarise(setting, turns, {}))
+
+
+if __name__ == "__main__":
+    main()
