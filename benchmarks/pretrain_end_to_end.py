@@ -6,16 +6,16 @@ In turns, every round beginning with another one, at equal batch:
 
 * a: this engine on a store of 4-bit codes and JPEG crops of 224 pixels, through the library's own loader;
 * b: the same engine with CLIP ViT-B/16 in the loop (fp32 on a CPU, fp16 on a GPU; also in bf16 where the student is on
-  a CPU): JPEGs of 500x375 pixels are decoded, jittered and cropped for each step, by the code that extraction has;
+  a CPU): JPEGs of 500x375 pixels are decoded, jittered and cropped for each step, as by `--online fresh`;
 * c: a plain eager loop with the same teacher in it (`pretraining/plain_loop.py`): torch's loader over the same JPEGs,
   the whole image jittered, two crops of one box, two normalisations, masks by boolean indexing, unfused attention.
 
-A store's loader chooses its worker processes itself; those that decode have one on a CPU, and beside a GPU all cores
-but one; `--workers` sets all. A turn starts its loader anew and is timed once that is at work, and one round before
-them all does not count; files lie in the page cache. Data wait is the share of time that the host waits for its loader,
-while the device may have two steps left to do. MFU as in `pretrain_step.py`, where peak memory is measured too: here
-loaders' processes would count or not as the system shares pages. Writes
-benchmarks/results/pretrain-end-to-end[-gpu]-DATE.json.
+Beside a GPU all loaders have as many worker processes as there are cores but one: a turn is too short for the store's
+to find its own number. On a CPU that has none, as the library chooses, and those that decode have one; `--workers` sets
+all. A turn starts its loader anew and is timed once that is at work, and one round before them all does not count;
+files lie in the page cache. Data wait is the share of time that the host waits for its loader, while the device may
+have two steps left to do. MFU as in `pretrain_step.py`, where peak memory is measured too: here loaders' processes
+would count or not as the system shares pages. Writes benchmarks/results/pretrain-end-to-end[-gpu]-DATE.json.
 """
 
 import os
@@ -48,9 +48,7 @@ def measure(
 
 @click.command(help=__doc__)
 @shared
-@click.option(
-    "--workers", type=int, help="Of each loader; none: a's own choice; else 1 on a CPU, all cores but one beside a GPU."
-)
+@click.option("--workers", type=int, help="Of each loader.")
 @click.option("--images", type=int, help="Source images, and images of the store.")
 def main(
     sizes: str,

@@ -6,8 +6,8 @@ In turns, every round beginning with another one after one that does not count, 
 masks and latents:
 
 * a: this engine on 4-bit codes of a store, which are decoded in the step;
-* b: the same engine with CLIP ViT-B/16 in the loop (fp32 on a CPU, fp16 on a GPU); where the student computes in bf16
-  on a CPU, also with a teacher in bf16;
+* b: the same engine with CLIP ViT-B/16 in the loop, as `--online fresh` has it (fp32 on a CPU, fp16 on a GPU); where
+  the student computes in bf16 on a CPU, also with a teacher in bf16;
 * c: a plain eager loop with the same teacher in it (`pretraining/plain_loop.py`, which has the same loss and gradients
   as this package: `tests/test_reference_loop.py`);
 * c's student alone, on latents that are there, without a teacher;

@@ -14,12 +14,13 @@ from torch import Tensor
 from caev2.extract.teachers.catalog import load_teacher
 from caev2.extract.teachers.openclip import OpenClipTeacher
 from caev2.extract.teachers.teacher import Precision, default_precision, normalise
+from caev2.online.taught import AsComputed, Lecture, TaughtInputs
 from caev2.pretrain.batches import Batch, StepBatches
 from caev2.pretrain.decode import TargetDecoder
 from caev2.pretrain.model import build
 from caev2.pretrain.official import to_official
 from caev2.pretrain.plan import fit_recipe, row_order
-from caev2.pretrain.step import normalise_images
+from caev2.pretrain.step import StoredInputs, normalise_images
 from caev2.store.pixels.replay import open_crops
 from caev2.store.reader import Store
 
@@ -34,6 +35,7 @@ STUDENT, TIMM, TIMM_UNFUSED, TEACHER = "c: student alone", "bare timm", "bare ti
 BATCHES = 4
 """Different ones that a step goes through."""
 Step = Callable[[], object]
+Learn = Callable[[Batch], object]
 
 
 class Bench:
@@ -69,11 +71,6 @@ class Bench:
         """Of the store's codes."""
         plan = self.store.decode_plan(self.recipe.target)
         return TargetDecoder(plan, tokens=self.recipe.model.patches + 1).to(self.device)
-
-    @cached_property
-    def as_they_are(self) -> TargetDecoder:
-        """Of latents that are none."""
-        return TargetDecoder(None, tokens=self.recipe.model.patches + 1)
 
     @cached_property
     def engine(self) -> Engine:
@@ -116,27 +113,27 @@ class Bench:
         mask = torch.zeros(len(batch.crops), self.recipe.model.patches, dtype=torch.bool, device=self.device)
         return mask.scatter_(1, batch.masked, True)
 
-    def show(self, batch: Batch, teacher: OpenClipTeacher) -> Batch:
-        """The same batch with what a live teacher says of it."""
-        return dataclasses.replace(batch, targets=teacher.tokens(batch.crops, ["projected"])["projected"])
+    def learn_stored(self) -> Learn:
+        """This engine's step on a store's batches."""
+        return self.engine.step(StoredInputs(self.decoder))
+
+    def learn_live(self, *, fast: bool) -> Learn:
+        """This engine's step with a live teacher."""
+        teacher = self.fast_teacher if fast else self.teacher
+        lecture = Lecture(teacher=teacher, tap=self.recipe.target, batch=self.setting.batch)
+        return self.engine.step(TaughtInputs(lecture, AsComputed()))
 
 
 def store_step(bench: Bench) -> Step:
     """This engine on stored codes."""
-    batches, step = bench.batches(), bench.engine.step(bench.decoder)
-    return lambda: step(next(batches))
+    batches, learn = bench.batches(), bench.learn_stored()
+    return lambda: learn(next(batches))
 
 
 def live_step(bench: Bench, *, fast: bool = False) -> Step:
     """This engine with a live teacher."""
-    batches, step = bench.batches(), live(bench, fast=fast)
-    return lambda: step(next(batches))
-
-
-def live(bench: Bench, *, fast: bool) -> Callable[[Batch], object]:
-    """A teacher's forward pass, then this engine's step on what it says."""
-    teacher, step = bench.fast_teacher if fast else bench.teacher, bench.engine.step(bench.as_they_are)
-    return lambda batch: step(bench.show(batch, teacher))
+    batches, learn = bench.batches(), bench.learn_live(fast=fast)
+    return lambda: learn(next(batches))
 
 
 def plain_step(bench: Bench) -> Step:

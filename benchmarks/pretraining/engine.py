@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 
-from torch import nn
-
 from caev2.pretrain.batches import Batch
 from caev2.pretrain.model import build
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.recipes import PretrainRecipe
-from caev2.pretrain.step import Objective, StepFigures, StoredInputs, TrainStep
+from caev2.pretrain.step import Inputs, Objective, StepFigures, TrainStep
 
 from .plain_loop import LR
 from .setting import Setting
@@ -22,12 +20,12 @@ class Engine:
         self.student = build(recipe.model, recipe.seed).to(setting.device)
         self.optimizer = adamw(self.student, weight_decay=recipe.optimizer.weight_decay, betas=recipe.optimizer.betas)
 
-    def step(self, decoder: nn.Module) -> Callable[[Batch], StepFigures]:
-        """A step on batches that lie on the device, of whose targets a decoder makes latents; nothing waits for it."""
+    def step(self, inputs: Inputs) -> Callable[[Batch], StepFigures]:
+        """A step on batches that lie on the device; nothing waits for it."""
         step = TrainStep(
             Objective(self.student, precision=self.setting.precision),
             self.optimizer,
-            StoredInputs(decoder),
+            inputs,
             clip_norm=self.recipe.optimizer.clip_norm,
             compiled=self.setting.compiled,
         )

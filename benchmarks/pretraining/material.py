@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from caev2.extract.recipes import RECIPES
+from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.run import extract
 from caev2.extract.teachers.catalog import load_teacher
 from caev2.extract.teachers.teacher import default_precision
@@ -29,7 +29,7 @@ def make_material(folder: Path, photographs: Path, device: str) -> Material:
         subprocess.run([sys.executable, EXAMPLE, archive], check=True, capture_output=True)
     store = folder / f"{photographs.name}-{precision}.store"
     material = Material(photographs=photographs, archive=archive, store=store)
-    recipe = RECIPES["tiny-300e"].__class__(
+    recipe = ExtractRecipe(
         teacher=material.teacher_name,
         precision=precision,
         view_count=2,
