@@ -12,6 +12,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from caev2.pretrain.cost import count_multiply_adds
 from caev2.pretrain.sizes import ModelSettings
 
 NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -39,6 +40,13 @@ class BareStudent(nn.Module):
         seen = self.projection(self.norm(self.encoder(tokens)))
         regressed = self.regressor(self.mask_token.expand(len(images), self.masked, -1))
         return self.head(torch.cat([seen, regressed], dim=1))
+
+
+def share_of_student(settings: ModelSettings, masked: int) -> float:
+    """Multiply-adds of this over those of the student, whose regressor has keys and values of all patches."""
+    student, width = count_multiply_adds(settings, masked), settings.regressor_width
+    block = masked * (4 + 2 * settings.mlp_ratio) * width**2 + 2 * masked**2 * width
+    return (student.total - student.regressor + settings.regressor_depth * block) / student.total
 
 
 def _blocks(width: int, heads: int, depth: int, mlp_ratio: float) -> nn.Sequential:

@@ -11,18 +11,20 @@ import click
 
 from caev2.terminal import print_table
 
+from .bare import share_of_student
 from .contenders import LIVE, LIVE_BF16, PLAIN, STORE, STUDENT, TEACHER, TIMM, TIMM_UNFUSED
 from .setting import Setting, describe_machine
 from .timing import Turn
 
 RESULTS = Path(__file__).parents[1] / "results"
+STUDENT_OVER_BARE = "c's student alone: time / bare timm's, unfused"
 RATIOS = {
     "a / b": (STORE, LIVE),
     "a / b, teacher in bf16": (STORE, LIVE_BF16),
     "a / c": (STORE, PLAIN),
     "a / c's student alone": (STORE, STUDENT),
     "c's student alone: time / bare timm's": (TIMM, STUDENT),
-    "c's student alone: time / bare timm's, unfused": (TIMM_UNFUSED, STUDENT),
+    STUDENT_OVER_BARE: (TIMM_UNFUSED, STUDENT),
 }
 """Images/s of the first over those of the second; or, which is the same, the second's time over the first's."""
 WITHOUT_STUDENT = (TEACHER,)
@@ -35,17 +37,22 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def summarise(setting: Setting, turns: Mapping[str, list[Turn]], memory_mb: Mapping[str, float]) -> dict:
     """One size."""
+    ratios = {
+        name: spread([two.seconds / one.seconds for one, two in zip(turns[fast], turns[slow], strict=True)])
+        for name, (fast, slow) in RATIOS.items()
+        if fast in turns and slow in turns
+    }
+    if STUDENT_OVER_BARE in ratios:
+        share = share_of_student(setting.recipe.model, setting.recipe.mask.count)
+        per = {name: ratio * share for name, ratio in ratios[STUDENT_OVER_BARE].items()}
+        ratios[f"{STUDENT_OVER_BARE}, per multiply-add"] = per
     return {
         "batch": setting.batch,
         "masked": setting.recipe.mask.count,
         "precision": setting.precision,
         "compiled": setting.compiled,
         "contenders": {name: _figures(setting, name, some, memory_mb.get(name)) for name, some in turns.items()},
-        "ratios": {
-            name: spread([two.seconds / one.seconds for one, two in zip(turns[fast], turns[slow], strict=True)])
-            for name, (fast, slow) in RATIOS.items()
-            if fast in turns and slow in turns
-        },
+        "ratios": ratios,
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from caev2.pretrain.cost import count_multiply_adds, mfu, peak_flops
 from caev2.pretrain.recipes import RECIPES, PretrainRecipe
 
-CPU_BATCH = {"tiny": 32, "small": 32, "base": 16, "large": 16}
+CPU_BATCH = {"tiny": 16, "small": 16, "base": 16, "large": 8}
 """Images of a step on a CPU."""
 GPU_BATCH = 256
 """The published 2,048 images over 8 GPUs."""

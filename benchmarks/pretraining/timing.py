@@ -1,12 +1,12 @@
 """Turns: everybody in every round, so that whatever else the machine does meets all alike."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,4 +112,6 @@ def _peak_mb(setting: Setting, material: Material, name: str) -> float:
             step()
     if setting.on_gpu:
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    # not getrusage: its figure begins with what the parent had when it started this process
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
