@@ -153,6 +153,7 @@ LARGE_300E = PretrainRecipe(model=SIZES["large"], mask=MaskSettings(count=98))
 """CAE v2 large, 300 epochs. No script was published: mask and schedule are those of base, sizes are documented choices.
 110 GMAC an image and step."""
 
+
 def _shorter(recipe: PretrainRecipe, epochs: int, warmup_epochs: float) -> PretrainRecipe:
     optimizer = dataclasses.replace(recipe.optimizer, warmup_epochs=warmup_epochs)
     return dataclasses.replace(recipe, epochs=epochs, optimizer=optimizer)

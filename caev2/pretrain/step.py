@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -199,7 +199,7 @@ class TrainStep:
         self._optimizer.found_inf = (self._skipped > 0).float()  # type: ignore[attr-defined]
 
 
-def _unchanging_buffers() -> dict[str, bool]:
+def _unchanging_buffers() -> dict[str, Any]:
     """No buffer changes, so ranks need not tell each other about them; torch has renamed the option."""
     known = inspect.signature(DistributedDataParallel).parameters
     return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
