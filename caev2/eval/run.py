@@ -12,8 +12,8 @@ from caev2.eval.checks import check_several_classes
 from caev2.eval.entrants import Entrant, RunFacts
 from caev2.eval.features import LabelledFeatures, check_labelled, extract_features
 from caev2.eval.interval import wilson
-from caev2.eval.knn import knn_predict
-from caev2.eval.linear import hold_out, linear_probe
+from caev2.eval.probes.knn import knn_predict
+from caev2.eval.probes.linear import hold_out, linear_probe
 from caev2.eval.result import Judged, ProbeResult
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource, Place, open_images

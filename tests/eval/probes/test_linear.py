@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from caev2.errors import CheckpointError, ConfigError, SourceError
-from caev2.eval.linear import hold_out, linear_probe, standardise
+from caev2.eval.probes.linear import hold_out, linear_probe, standardise
 
 
 def clouds(seed: int, *, images: int, width: int, noise: float, classes: int = 5):

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from caev2.errors import ConfigError, SourceError
 from caev2.eval.checks import check_finite, check_labels, check_several_classes
-from caev2.eval.logistic import Head, fit_head, spectrum
+from caev2.eval.probes.logistic import Head, fit_head, spectrum
 from caev2.store.draws import Draws
 
 WEIGHT_DECAYS = tuple(10 ** (half / 2) for half in range(4, -13, -1))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from caev2.eval.logistic import fit_head, spectrum
+from caev2.eval.probes.logistic import fit_head, spectrum
 
 
 def made_up(seed: int, *, images: int, width: int, classes: int = 4, correlated: bool = False):

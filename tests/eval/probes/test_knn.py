@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from caev2.errors import CheckpointError, ConfigError, SourceError
-from caev2.eval.knn import knn_predict
+from caev2.eval.probes.knn import knn_predict
 
 
 def made_up(seed: int, *, train: int = 300, test: int = 90, width: int = 12, classes: int = 5, dtype=torch.float32):

@@ -1,0 +1,1 @@
+"""Probes: pure functions from frozen features to answers."""
