@@ -14,7 +14,17 @@ from caev2.store.sources.at_url import ImagesUrl
 @click.option("--teacher", default=None, help="Also this teacher; for a run, where the weights of its teacher are.")
 @click.option("--pixels", type=int, default=None, metavar="SIZE", help="Also the pixels themselves, at this size.")
 @click.option("--only", is_flag=True, help="The run without its random start and its teacher.")
-@click.option("--kind", "kinds", multiple=True, type=click.Choice(["knn", "linear"]), help="Default: both.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["knn", "linear", "few-shot"]),
+    help="May be repeated. Default: knn and linear.",
+)
+@click.option("--k", type=int, default=None, help="kNN: how many neighbours vote. Default: 20.")
+@click.option("--temperature", type=float, default=0.07, show_default=True, help="kNN: of the votes.")
+@click.option("--shots", "shots", multiple=True, type=int, help="few-shot: images a class. Default: 1, 5 and 10.")
+@click.option("--draws", type=int, default=5, show_default=True, help="few-shot: how often they are drawn.")
 @click.option(
     "--resize",
     "resize_px",
@@ -32,6 +42,10 @@ def probe(
     pixels: int | None,
     only: bool,
     kinds: tuple[str, ...],
+    k: int | None,
+    temperature: float,
+    shots: tuple[int, ...],
+    draws: int,
     resize_px: int | None,
     ema: bool,
     seed: int,
@@ -48,8 +62,14 @@ def probe(
     from caev2.eval import entrants as who
     from caev2.eval import result as outcome
     from caev2.eval import run as stage
+    from caev2.eval.probes.few_shot import FewShotSettings
+    from caev2.eval.probes.protocols import KnnSettings, ProbeSettings
     from caev2.terminal import print_json
 
+    settings = ProbeSettings(
+        knn=KnnSettings(k=k, temperature=temperature),
+        few_shot=FewShotSettings(shots=tuple(sorted(set(shots))) or (1, 5, 10), draws=draws),
+    )
     *named, images = paths
     runs = [run for run in named if isinstance(run, Path)]
     if len(named) > 1 or len(named) > len(runs) or not (runs or random_init or teacher or pixels is not None):
@@ -80,6 +100,7 @@ def probe(
         resize_px=resize_px,
         orientation=entry.orientation if entry else "exif",
         seed=seed,
+        settings=settings,
         device=pick_device(device),
         progress=bars(quiet),
         run=entry.facts() if entry else None,

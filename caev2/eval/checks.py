@@ -10,6 +10,11 @@ from caev2.errors import CheckpointError, SourceError
 
 _SPREAD = 1e-5
 """Of features over images, relative to their size: below it there is nothing but float32 rounding."""
+_LEAST_RANK = 1.05
+"""Below this effective rank, one direction holds all but a ten-thousandth of the variance."""
+_TELLING_IMAGES = 32  # fewer images than this may lie on a line by chance, or be copies of two
+_RANK_WIDTH, _RANK_IMAGES, _FEW_RANK_IMAGES = 1_024, 16_384, 512
+"""Of features up to this width so many images are looked at, of wider ones a few: a second or so."""
 
 
 def check_weights(tensors: Iterable[tuple[str, Tensor]], what: str) -> None:
@@ -39,12 +44,49 @@ def check_informative(
     """
     for name, features in pooled.items():
         check_finite(features, f"{what} ({name})")
-    if bool((crops == crops[:1]).all()) or not all(_is_constant(features) for features in pooled.values()):
+    if bool((crops == crops[:1]).all()):
         return
-    raise CheckpointError(
-        f"The features of {what} have collapsed: those of the first {len(crops)} images are all the same, though "
-        "the images differ. There is nothing to probe; look at the run's log for where its cosines stood still."
-    )
+    if all(_is_constant(features) for features in pooled.values()):
+        raise CheckpointError(
+            f"The features of {what} have collapsed: those of the first {len(crops)} images are all the same, though "
+            "the images differ. There is nothing to probe; look at the run's log for where its cosines stood still."
+        )
+    _check_rank(pooled, crops, what)
+
+
+def _check_rank(
+    pooled: Mapping[str, Float[Tensor, "image _"]], crops: UInt8[Tensor, "image size size 3"], what: str
+) -> None:
+    """Refuse features that all lie on one line, where the images do not."""
+    if len(crops) < _TELLING_IMAGES or any(features.shape[1] == 1 for features in pooled.values()):
+        return
+    best = max(effective_rank(features) for features in pooled.values())
+    step = max(1, crops.shape[1] // 16)
+    shown = effective_rank(crops[:, ::step, ::step].flatten(1).float())
+    if best < _LEAST_RANK <= shown:
+        raise CheckpointError(
+            f"The features of {what} have collapsed onto a line: over the first {len(crops)} images their effective "
+            f"rank is {best:.2f}, that of the pixels {shown:.1f}. No probe of them means anything; look at the run's "
+            "log for where its cosines stood still."
+        )
+
+
+def effective_rank(features: Float[Tensor, "image width"]) -> float:
+    """In how many directions features spread: exp of the entropy of their normalised singular values.
+
+    Roy & Vetterli 2007; of representations, RankMe (Garrido et al., 2210.02885). The mean is taken off first, so that
+    what all images share counts for nothing; features that are all the same have rank 0. Large sets are judged by
+    images at even distances.
+    """
+    most = _RANK_IMAGES if features.shape[1] <= _RANK_WIDTH else _FEW_RANK_IMAGES
+    chosen = features[:: -(-len(features) // most)].double()
+    centred = chosen - chosen.mean(0)
+    gram = centred.T @ centred if centred.shape[1] <= len(centred) else centred @ centred.T
+    spread = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    if float(spread.max()) <= _SPREAD * float(chosen.abs().max()):
+        return 0.0
+    share = spread / spread.sum()
+    return float(torch.special.entr(share).sum().exp())
 
 
 def _is_constant(features: Float[Tensor, "image width"]) -> bool:

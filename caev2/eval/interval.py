@@ -1,7 +1,8 @@
-"""How sure an accuracy is: the 95 % interval of Wilson, and the bootstrap."""
+"""How sure an accuracy is: the 95 % interval of Wilson, the bootstrap, and the spread of several draws."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 from jaxtyping import Bool
@@ -57,3 +58,9 @@ def bootstrap(
     means = [right[draws.words(total) % np.uint64(total)].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Accuracy(value=float(right.mean()), low=float(low), high=float(high))
+
+
+def spread(values: Sequence[float]) -> Accuracy:
+    """The mean of several accuracies, with one standard deviation to both sides, inside 0 .. 1."""
+    mean, reach = fmean(values), stdev(values) if len(values) > 1 else 0.0
+    return Accuracy(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0))

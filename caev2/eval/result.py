@@ -30,9 +30,18 @@ class Judged:
     sha256: str | None = None
     """Identity of a teacher's weights."""
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
-    """By kind of probe: share of right answers on `val`, with a 95 % Wilson interval."""
+    """By probe: share of right answers on `val`, with a 95 % Wilson interval; of few-shot probes, the mean of several
+    draws with one standard deviation to both sides."""
+    bootstrap: dict[str, Accuracy] = field(default_factory=dict)
+    """By probe: the same share with the 95 % percentile interval over resampled images."""
+    draws: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """By few-shot probe: the accuracy of each draw of labelled images."""
+    per_class: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """By probe: the share of right answers among the `val` images of each class, in the order of `classes`."""
     protocol: dict[str, Any] = field(default_factory=dict)
-    """By kind of probe: pooling and settings, as chosen on a held-out tenth of `train`."""
+    """By probe: pooling and settings, as given, or as chosen on a held-out tenth of `train`."""
+    effective_rank: dict[str, float] = field(default_factory=dict)
+    """By pooling: in how many directions the features of `train` spread (`checks.effective_rank`)."""
     resize_px: int | None = None
     crop_px: int | None = None
 
@@ -52,6 +61,8 @@ class ProbeResult:
     orientation: str
     """Whether the EXIF orientation was applied."""
     seed: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What was asked of the probes, by kind."""
     run: RunFacts | None = None
     """Which weights the student is."""
 
@@ -91,5 +102,6 @@ def print_result(result: ProbeResult) -> None:
         else (f"{one.name}: not available ({one.not_available})", *("" for _ in kinds))
         for one in result.subjects
     ]
-    title = f"Accuracy % on {result.val_images:,} images, {len(result.classes)} classes (95 % interval)"
+    spreads = "; few-shot: ± one deviation of draws" if any(one.draws for one in result.subjects) else ""
+    title = f"Accuracy % on {result.val_images:,} images, {len(result.classes)} classes (95 % interval{spreads})"
     print_table(title, ("features", *kinds), rows)

@@ -3,18 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from caev2.errors import Caev2Error, SourceError
-from caev2.eval.checks import check_several_classes
+from caev2.eval.checks import check_several_classes, effective_rank
 from caev2.eval.entrants import Entrant, RunFacts
-from caev2.eval.features import LabelledFeatures, check_labelled, extract_features
-from caev2.eval.interval import wilson
-from caev2.eval.probes.knn import knn_predict
-from caev2.eval.probes.linear import hold_out, linear_probe
+from caev2.eval.features import check_labelled, extract_features
+from caev2.eval.probes.protocols import PROBES, ProbeSettings, Task, refuse_hopeless, settings_of
 from caev2.eval.result import Judged, ProbeResult
+from caev2.eval.score import Score, score_answers
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.decode import Orientation
@@ -23,6 +21,7 @@ RESIZE_RATIO = 256 / 224
 """Short side over crop, as in the published evaluation."""
 
 KINDS = ("knn", "linear")
+"""What is asked where nothing else is said; `PROBES` has more."""
 _ROLES = ("pixels", "random start", "student", "teacher")  # from the least to the most that one may hope for
 
 
@@ -34,11 +33,12 @@ def probe(
     resize_px: int | None = None,
     orientation: Orientation = "exif",
     seed: int = 0,
+    settings: ProbeSettings | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     run: RunFacts | None = None,
 ) -> ProbeResult:
-    """Judge frozen features by k nearest neighbours and by a linear head, everybody on the same images.
+    """Judge frozen features, by k nearest neighbours and by a linear head or as asked, everybody on the same images.
 
     Whatever can be refused is refused before the first image is read: the classes, then everybody's weights. One
     subject at a time is in memory.
@@ -47,10 +47,11 @@ def probe(
         entrants: Who is judged.
         images: Labelled images in two parts: a folder with `train/CLASS/` and `val/CLASS/`, or tars or tables with
             these words in their names.
-        kinds: Which probes.
+        kinds: Which probes, out of `PROBES`.
         resize_px: Short side before the centre crop; none: 8/7 of the crop.
         orientation: Whether the EXIF orientation is applied.
-        seed: Of the held-out tenth and the heads.
+        seed: Of the held-out tenth, the heads, and the draws of few-shot probes.
+        settings: What may be chosen about the probes.
         device: Where to compute.
         progress: Who is told.
         run: Which weights the student is; becomes part of the result.
@@ -59,8 +60,9 @@ def probe(
         SourceError: No such split, no classes, other classes in `val` than in `train`, or an undecodable image.
         Caev2Error: Somebody cannot be opened, and may not be missing.
     """
+    settings = settings or ProbeSettings()
     train, val = open_splits(images)
-    _refuse_hopeless(train, kinds)
+    _refuse_hopeless(train, kinds, settings)
     ordered = sorted(entrants, key=lambda entrant: _ROLES.index(entrant.role))
     reasons = [_reason_missing(entrant, device) for entrant in ordered]
     judged = [
@@ -74,6 +76,7 @@ def probe(
             resize_px=resize_px,
             orientation=orientation,
             seed=seed,
+            settings=settings,
             device=device,
             progress=progress or Silent(),
         )
@@ -88,6 +91,7 @@ def probe(
         val_digest=val.digest(),
         orientation=orientation,
         seed=seed,
+        settings=settings_of(tuple(kinds), settings),
         run=run,
     )
 
@@ -103,6 +107,7 @@ def judge(
     seed: int,
     device: str,
     progress: Progress,
+    settings: ProbeSettings | None = None,
 ) -> Judged:
     """What one subject's features are worth; see `probe`."""
     subject = entrant.open(device)
@@ -113,19 +118,38 @@ def judge(
         )
         for source in (train, val)
     )
-    accuracy, protocol = {}, {}
-    for kind in kinds:
-        predicted, protocol[kind] = _PROBES[kind](train_features, val_features, len(train.classes), seed)
-        accuracy[kind] = wilson(int((predicted == val_features.labels).sum()), len(val))
+    task = Task(
+        train=train_features,
+        val=val_features,
+        classes=len(train.classes),
+        seed=seed,
+        settings=settings or ProbeSettings(),
+    )
+    answers = {name: found for kind in kinds for name, found in PROBES[kind](task).items()}
+    scores = {
+        name: score_answers(found.predicted, val_features.labels, classes=task.classes, seed=seed)
+        for name, found in answers.items()
+    }
     return Judged(
         role=entrant.role,
         name=entrant.name,
         sha256=subject.sha256,
-        accuracy=accuracy,
-        protocol=protocol,
+        protocol={name: found.protocol for name, found in answers.items()},
+        effective_rank={name: round(effective_rank(found), 2) for name, found in train_features.pooled.items()},
         resize_px=resize_px,
         crop_px=subject.size_px,
+        **_sort_scores(scores),
     )
+
+
+def _sort_scores(scores: dict[str, Score]) -> dict[str, dict]:
+    """The fields of a `Judged` that hold numbers."""
+    return {
+        "accuracy": {name: score.accuracy for name, score in scores.items()},
+        "bootstrap": {name: score.bootstrap for name, score in scores.items() if score.bootstrap is not None},
+        "draws": {name: score.draws for name, score in scores.items() if score.draws},
+        "per_class": {name: score.per_class for name, score in scores.items()},
+    }
 
 
 def _reason_missing(entrant: Entrant, device: str) -> str | None:
@@ -173,26 +197,9 @@ def _count_as_far(source: ImageSource, other: ImageSource) -> ImageSource:
     return source
 
 
-def _refuse_hopeless(train: ImageSource, kinds: Sequence[str]) -> None:
+def _refuse_hopeless(train: ImageSource, kinds: Sequence[str], settings: ProbeSettings) -> None:
     """Refuse labels that no features could help, while nothing has been spent."""
     labels = torch.tensor(train.labels)
     check_several_classes(labels, "train")
-    if "linear" in kinds:
-        hold_out(labels, share=0.1, seed=0)
-
-
-def _probe_knn(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int) -> tuple[Any, dict]:
-    del seed  # nothing is drawn
-    pooling = "class" if "class" in train.pooled else next(iter(train.pooled))
-    k = min(20, len(train.labels))
-    predicted = knn_predict(train.pooled[pooling], train.labels, val.pooled[pooling], classes=classes, k=k)
-    return predicted, {"pooling": pooling, "k": k, "temperature": 0.07}
-
-
-def _probe_linear(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int) -> tuple[Any, dict]:
-    found = linear_probe(train.pooled, train.labels, val.pooled, classes=classes, seed=seed)
-    setting = {name: value for name, value in dataclasses.asdict(found).items() if name != "predictions"}
-    return found.predictions, {"protocol": "fast", **setting}
-
-
-_PROBES: dict[str, Any] = {"knn": _probe_knn, "linear": _probe_linear}
+    for kind in kinds:
+        refuse_hopeless(labels, kind, settings)

@@ -76,6 +76,37 @@ def test_the_result_says_what_was_judged_on_what(made, run, images):
     assert ask(run, images)["run"]["checkpoint_sha256"] == before
 
 
+def test_neighbours_and_their_temperature_are_options(run, images):
+    found = ask(run, images, "--only", "--k", "3", "--temperature", "0.5")
+    assert found["subjects"][0]["protocol"]["knn"] == {"pooling": "class", "k": 3, "temperature": 0.5}
+    assert found["settings"] == {"knn": {"k": 3, "temperature": 0.5}}
+    ask(run, images, "--only")
+    assert len(list((run / "results").iterdir())) == 2
+    assert "cannot ask k = 11 of 10 train images" in refusal("probe", run, images, *KNN, "--k", "11")
+    assert "temperature of kNN is 0.0" in refusal("probe", run, images, *KNN, "--temperature", "0")
+
+
+def test_few_shot_probes_have_a_column_for_each_number_of_images(run, images):
+    few = ("--kind", "few-shot", "--quiet", "--device", "cpu", "--shots", "1", "--shots", "4")
+    result = caev2("probe", run, images, *few, "--draws", "3", "--only", "--json")
+    (student,) = json.loads(result.stdout)["subjects"]
+    assert list(student["accuracy"]) == ["1-shot", "4-shot"]
+    assert student["accuracy"]["1-shot"]["value"] == pytest.approx(sum(student["draws"]["1-shot"]) / 3)
+    assert student["protocol"]["4-shot"] == {"pooling": "class", "head": "ridge", "shots": 4, "draws": 3}
+    assert "± one deviation of draws" in caev2("probe", run, images, *few, "--only").stdout
+    said = refusal("probe", run, images, *few[:5])
+    assert "Class 0 has 5 train images, fewer than the 10 of a few-shot probe. Give --shots 5 or less" in said
+
+
+def test_numbers_of_each_class_and_intervals_of_two_kinds_stand_beside_the_accuracy(run, images):
+    (student,) = ask(run, images, "--only")["subjects"]
+    share, value = student["per_class"]["knn"], student["accuracy"]["knn"]["value"]
+    assert sum(share) / 2 == pytest.approx(value)
+    assert student["bootstrap"]["knn"]["value"] == value
+    assert set(student["effective_rank"]) >= {"class", "mean"}
+    assert 1 < student["effective_rank"]["mean"] < 10
+
+
 def test_lines_are_added_and_the_run_may_stand_alone(run, images):
     more = ask(run, images, "--pixels", "8", "--random-init", "demo")
     assert names(more) == ["pixels", "random start of demo", "random start", "student", "teacher demo"]

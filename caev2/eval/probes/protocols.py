@@ -1,0 +1,131 @@
+"""The kinds of probes by name: each makes of labelled features one or more columns of answers."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from caev2.errors import ConfigError
+from caev2.eval.features import LabelledFeatures
+from caev2.eval.probes.few_shot import FewShotSettings, check_shots, few_shot_predict
+from caev2.eval.probes.knn import knn_predict
+from caev2.eval.probes.linear import hold_out, linear_probe
+
+DEFAULT_K = 20  # DINO reports 20, and so do those who compare with it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnnSettings:
+    """How neighbours vote; see `knn`."""
+
+    k: int | None = None
+    """Neighbours; none: 20, or all images where there are fewer."""
+    temperature: float = 0.07
+    """The smaller, the more the nearest counts."""
+
+    def __post_init__(self):
+        if self.k is not None and self.k < 1:
+            raise ConfigError(f"kNN cannot ask {self.k} neighbours. Give at least 1.")
+        if not self.temperature > 0:
+            raise ConfigError(f"The temperature of kNN is {self.temperature}. Give a number above 0.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSettings:
+    """Everything that may be chosen about the probes, by kind."""
+
+    knn: KnnSettings = field(default_factory=KnnSettings)
+    few_shot: FewShotSettings = field(default_factory=FewShotSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What one probe says of the val images, and how it came to that."""
+
+    predicted: Int[Tensor, "draw image"]
+    """One line for each draw of labelled images; of most probes there is one."""
+    protocol: dict[str, Any]
+    """Pooling and settings, chosen or given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One subject's features of both parts of a data set, and what is asked of them."""
+
+    train: LabelledFeatures
+    val: LabelledFeatures
+    classes: int
+    seed: int
+    settings: ProbeSettings
+
+    @property
+    def pooling(self) -> str:
+        """What probes look at that choose none: the class token, where there is one."""
+        return "class" if "class" in self.train.pooled else next(iter(self.train.pooled))
+
+
+def _ask_neighbours(task: Task) -> dict[str, Answers]:
+    settings, images = task.settings.knn, len(task.train.labels)
+    chosen = {"k": settings.k or min(DEFAULT_K, images), "temperature": settings.temperature}
+    pooled = (task.train.pooled[task.pooling], task.train.labels, task.val.pooled[task.pooling])
+    predicted = knn_predict(*pooled, classes=task.classes, **chosen)
+    return {"knn": Answers(predicted=predicted[None], protocol={"pooling": task.pooling, **chosen})}
+
+
+def _fit_linear(task: Task) -> dict[str, Answers]:
+    found = linear_probe(
+        task.train.pooled, task.train.labels, task.val.pooled, classes=task.classes, seed=task.seed
+    )  # fmt: skip
+    setting = {name: value for name, value in dataclasses.asdict(found).items() if name != "predictions"}
+    return {"linear": Answers(predicted=found.predictions[None], protocol={"protocol": "fast", **setting})}
+
+
+def _fit_few_shot(task: Task) -> dict[str, Answers]:
+    settings, answers = task.settings.few_shot, {}
+    for shots in settings.shots:
+        predicted = few_shot_predict(
+            task.train.pooled[task.pooling],
+            task.train.labels,
+            task.val.pooled[task.pooling],
+            classes=task.classes,
+            shots=shots,
+            draws=settings.draws,
+            seed=task.seed,
+        )
+        protocol = {"pooling": task.pooling, "head": "ridge", "shots": shots, "draws": settings.draws}
+        answers[f"{shots}-shot"] = Answers(predicted=predicted, protocol=protocol)
+    return answers
+
+
+PROBES: dict[str, Callable[[Task], dict[str, Answers]]] = {
+    "knn": _ask_neighbours,
+    "linear": _fit_linear,
+    "few-shot": _fit_few_shot,
+}
+"""By kind: the columns that it adds to a table."""
+
+
+def refuse_hopeless(labels: Int[Tensor, " image"], kind: str, settings: ProbeSettings) -> None:
+    """Refuse labels that a probe can do nothing with, whatever the features.
+
+    Raises:
+        SourceError: There are too few images of a class.
+        ConfigError: There are fewer images than neighbours.
+    """
+    if kind == "linear":
+        hold_out(labels, share=0.1, seed=0)
+    elif kind == "few-shot":
+        check_shots(labels, settings.few_shot.shots)
+    elif kind == "knn" and (settings.knn.k or 1) > len(labels):
+        raise ConfigError(
+            f"kNN cannot ask k = {settings.knn.k} of {len(labels)} train images. Give 1 to {len(labels)} neighbours."
+        )
+
+
+def settings_of(kinds: tuple[str, ...], settings: ProbeSettings) -> dict[str, Any]:
+    """What was asked for, by kind; kinds without a choice say nothing."""
+    named = {kind: getattr(settings, kind.replace("-", "_"), None) for kind in kinds}
+    return {kind: dataclasses.asdict(chosen) for kind, chosen in named.items() if chosen is not None}
