@@ -9,18 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
 from caev2.errors import ImageUndecodable, SourceError
 from caev2.eval.checks import check_informative
+from caev2.eval.trunk import Pooled, Trunk
 from caev2.progress import Progress
 from caev2.store.images import ImageSource
 from caev2.store.pixels.decode import Orientation, decode_rgb
 from caev2.workers import in_order
-
-Pooled = dict[str, Float[Tensor, "image width"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +32,17 @@ class Subject:
     """Side of the crops it takes."""
     pool: Callable[[UInt8[Tensor, "image size size 3"]], Pooled]
     """Features of some crops, by pooling."""
+    trunk: Trunk | None = None
+    """Where features are pooled tokens: the tokens."""
     sha256: str | None = None
     """Identity of a teacher's weights."""
+    identity: str | None = None
+    """Equal for subjects with equal features; none: unknown, so features are not kept for another time."""
+
+    @property
+    def poolings(self) -> dict[str, tuple[str, ...]] | None:
+        """What a linear head may look at, by name; none: each pooling by itself."""
+        return None if self.trunk is None else self.trunk.poolings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

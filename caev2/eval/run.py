@@ -124,6 +124,7 @@ def judge(
         classes=len(train.classes),
         seed=seed,
         settings=settings or ProbeSettings(),
+        poolings=subject.poolings,
     )
     answers = {name: found for kind in kinds for name, found in PROBES[kind](task).items()}
     scores = {

@@ -1,13 +1,17 @@
 """What can be judged: a student, a teacher, the pixels themselves."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.checks import check_weights
-from caev2.eval.features import Pooled, Subject
+from caev2.eval.features import Subject
+from caev2.eval.trunk import Pooled, Trunk
 from caev2.extract.teachers.teacher import Teacher
 from caev2.pretrain.checkpoint import Checkpoint, latest_checkpoint, load_weights
 from caev2.pretrain.identity import RunIdentity, read_identity
@@ -50,22 +54,59 @@ def load_student(identity: RunIdentity, checkpoint: Path, device: str, *, averag
     return model.to(device).eval()
 
 
-def student_subject(model: CAEv2, name: str) -> Subject:
-    """The encoder of a student, all patches visible: class token, or mean of the patches, after the final norm."""
+def student_subject(model: CAEv2, name: str, identity: str | None = None) -> Subject:
+    """The encoder of a student, all patches visible, after the final norm.
 
-    def pool(crops: Tensor) -> Pooled:
-        return _pool(model.encoder(normalise_images(crops)))
+    Args:
+        model: The student.
+        name: What it is, in a few words.
+        identity: Of its weights; none: features are not kept.
+    """
 
-    return Subject(name=name, size_px=model.settings.image_px, pool=pool)
+    def read(crops: Tensor, numbers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        with _outputs_of(model.encoder.blocks, numbers) as outputs:
+            tokens = model.encoder(normalise_images(crops))
+        return tokens, [outputs[number] for number in numbers]
+
+    trunk = Trunk(depth=len(model.encoder.blocks), read=read)
+    return Subject(name=name, size_px=model.settings.image_px, pool=trunk.pool, trunk=trunk, identity=identity)
+
+
+@contextlib.contextmanager
+def _outputs_of(blocks: nn.ModuleList, numbers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """What some blocks, counted from 1, give while one looks."""
+    outputs: dict[int, Tensor] = {}
+
+    def keep(number: int, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        del module, inputs
+        outputs[number] = output
+
+    hooks = [blocks[number - 1].register_forward_hook(partial(keep, number)) for number in numbers]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def teacher_subject(teacher: Teacher, name: str, tap: str = "projected") -> Subject:
-    """A teacher at one tap: what a student learns from it."""
+    """A teacher at one tap: what a student learns from it; and the outputs of its blocks."""
+    facts = teacher.description
 
-    def pool(crops: Tensor) -> Pooled:
-        return _pool(teacher.tokens(crops, [tap])[tap])
+    def read(crops: Tensor, numbers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        taps = [f"block:{number}" for number in numbers]
+        found = teacher.tokens(crops, list(dict.fromkeys([tap, *taps])))
+        return found[tap], [found[each] for each in taps]
 
-    return Subject(name=name, size_px=teacher.description.image_px, pool=pool, sha256=teacher.description.sha256)
+    trunk = Trunk(depth=sum(each.startswith("block:") for each in facts.widths), read=read)
+    return Subject(
+        name=name,
+        size_px=facts.image_px,
+        pool=trunk.pool,
+        trunk=trunk,
+        sha256=facts.sha256,
+        identity=f"teacher {facts.sha256} {facts.precision} {facts.image_px} {tap}",
+    )
 
 
 def pixel_subject(size_px: int) -> Subject:
@@ -77,10 +118,6 @@ def pixel_subject(size_px: int) -> Subject:
     if size_px < 1:
         raise ConfigError(f"The side of a crop cannot be {size_px} pixels.")
     return Subject(name="pixels", size_px=size_px, pool=_flatten_pixels)
-
-
-def _pool(tokens: Tensor) -> Pooled:
-    return {"class": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
 
 
 def _flatten_pixels(crops: Tensor) -> Pooled:

@@ -1,7 +1,8 @@
 """The `fast` linear probe: how much of the labels a linear head reads off frozen features.
 
-Features are computed once, without augmentation. For every pooling on offer, weight decays on a path are
-tried on nine tenths of the train images and judged on the last tenth; the best is fitted again on all.
+Features are computed once, without augmentation. For every pooling on offer, such as the class token beside the mean
+of the patches, weight decays on a path are tried on nine tenths of the train images and judged on the last tenth; the
+best is fitted again on all.
 What is reported plays no part in the choice. Heads are solved, not trained (see `logistic`), after CLIP's own
 protocol (Radford et al., 2103.00020, appendix A.3); features are standardised as by the BatchNorm without
 affine of the published probe.
@@ -64,6 +65,7 @@ def linear_probe(
     test: Mapping[str, Float[Tensor, "test _"]],
     *,
     classes: int,
+    poolings: Mapping[str, tuple[str, ...]] | None = None,
     seed: int = 0,
     held_out_share: float = 0.1,
     weight_decays: tuple[float, ...] = WEIGHT_DECAYS,
@@ -73,10 +75,11 @@ def linear_probe(
     A pure function of its arguments. Several poolings compete on equal terms.
 
     Args:
-        train: Features of the train images for each pooling, such as `class`, `mean`.
+        train: Features of the train images by part, such as `class`, `mean`.
         labels: Of the train images, 0 .. classes-1.
-        test: The same poolings of the test images, on the same device.
+        test: The same parts of the test images, on the same device.
         classes: How many there are.
+        poolings: Which parts are put side by side, by the name of the pooling; none: each by itself.
         seed: Of the held-out tenth.
         held_out_share: Of each class's train images, to choose by; 0 .. 1, exclusive.
         weight_decays: To try, strongest first; a path ends early once weak decays get worse.
@@ -84,15 +87,18 @@ def linear_probe(
     Raises:
         CheckpointError: Features are not finite.
         SourceError: A label is out of range, there is one class only, or nothing can be held out.
-        ConfigError: Train and test offer different poolings, or none; or no weight decay above 0.
+        ConfigError: Train and test offer different parts, or none; or no weight decay above 0.
     """
     _check(train, labels, test, classes, weight_decays)
+    poolings = poolings or {part: (part,) for part in train}
     fit, held_out = hold_out(labels, share=held_out_share, seed=seed)
     candidates: list[Candidate] = []
-    for pooling, features in train.items():
+    for pooling, parts in poolings.items():
+        features = _side_by_side(train, parts)
         candidates += _walk_path(pooling, features, labels, fit, held_out, classes, weight_decays)
     best = max(candidates, key=_merit)
-    inputs, outputs = standardise(train[best.pooling], test[best.pooling])
+    chosen = poolings[best.pooling]
+    inputs, outputs = standardise(_side_by_side(train, chosen), _side_by_side(test, chosen))
     head = fit_head(inputs, labels, classes=classes, weight_decay=best.weight_decay, directions=spectrum(inputs))
     return LinearProbe(
         predictions=head.logits(outputs).argmax(dim=1),
@@ -103,6 +109,12 @@ def linear_probe(
         converged=head.converged,
         candidates=tuple(candidates),
     )
+
+
+def _side_by_side(
+    features: Mapping[str, Float[Tensor, "image _"]], parts: tuple[str, ...]
+) -> Float[Tensor, "image width"]:
+    return features[parts[0]] if len(parts) == 1 else torch.cat([features[part] for part in parts], dim=1)
 
 
 def hold_out(

@@ -60,6 +60,8 @@ class Task:
     classes: int
     seed: int
     settings: ProbeSettings
+    poolings: dict[str, tuple[str, ...]] | None = None
+    """What a linear head may look at; none: each pooling by itself."""
 
     @property
     def pooling(self) -> str:
@@ -77,8 +79,13 @@ def _ask_neighbours(task: Task) -> dict[str, Answers]:
 
 def _fit_linear(task: Task) -> dict[str, Answers]:
     found = linear_probe(
-        task.train.pooled, task.train.labels, task.val.pooled, classes=task.classes, seed=task.seed
-    )  # fmt: skip
+        task.train.pooled,
+        task.train.labels,
+        task.val.pooled,
+        classes=task.classes,
+        poolings=task.poolings,
+        seed=task.seed,
+    )
     setting = {name: value for name, value in dataclasses.asdict(found).items() if name != "predictions"}
     return {"linear": Answers(predicted=found.predictions[None], protocol={"protocol": "fast", **setting})}
 

@@ -67,6 +67,18 @@ def test_the_better_pooling_is_chosen():
         assert {candidate.pooling for candidate in found.candidates} == {"good", "bad"}
 
 
+def test_parts_side_by_side_are_chosen_where_each_alone_knows_half():
+    features, labels = clouds(5, images=900, width=10, noise=0.3)
+    parts = {"front": features[:, :3], "back": features[:, 3:]}
+    train, test = ({name: part[chosen] for name, part in parts.items()} for chosen in (slice(600), slice(600, None)))
+    poolings = {"front": ("front",), "back": ("back",), "both": ("back", "front")}
+    found = linear_probe(train, labels[:600], test, classes=5, poolings=poolings)
+    assert found.pooling == "both"
+    assert {candidate.pooling for candidate in found.candidates} == {"front", "back", "both"}
+    whole = linear_probe({"both": features[:600]}, labels[:600], {"both": features[600:]}, classes=5)
+    assert (found.predictions == whole.predictions).double().mean() > 0.99
+
+
 def test_the_chosen_candidate_is_the_best_on_the_held_out_images():
     features, labels = clouds(2, images=800, width=40, noise=0.6)
     found = linear_probe({"class": features[:600]}, labels[:600], {"class": features[600:]}, classes=5)
