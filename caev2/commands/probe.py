@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from caev2.commands.invocation import IMAGES, bars, common_options, example, pick_device
+from caev2.commands.invocation import IMAGES, LOCAL, bars, common_options, example, pick_device
 from caev2.store.sources.at_url import ImagesUrl
 
 
@@ -18,13 +18,17 @@ from caev2.store.sources.at_url import ImagesUrl
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(["knn", "linear", "few-shot"]),
+    type=click.Choice(["knn", "linear", "few-shot", "attentive"]),
     help="May be repeated. Default: knn and linear.",
 )
 @click.option("--k", type=int, default=None, help="kNN: how many neighbours vote. Default: 20.")
 @click.option("--temperature", type=float, default=0.07, show_default=True, help="kNN: of the votes.")
 @click.option("--shots", "shots", multiple=True, type=int, help="few-shot: images a class. Default: 1, 5 and 10.")
 @click.option("--draws", type=int, default=5, show_default=True, help="few-shot: how often they are drawn.")
+@click.option("--epochs", type=int, default=30, show_default=True, help="attentive: how long it is trained.")
+@click.option("--token-gb", type=float, default=8.0, show_default=True, help="attentive: memory for tokens.")
+@click.option("--cache", type=LOCAL, default=None, help="Where features are kept. Default: RUN/features.")
+@click.option("--no-cache", is_flag=True, help="Keep no features, and use none that were kept.")
 @click.option(
     "--resize",
     "resize_px",
@@ -46,6 +50,10 @@ def probe(
     temperature: float,
     shots: tuple[int, ...],
     draws: int,
+    epochs: int,
+    token_gb: float,
+    cache: Path | None,
+    no_cache: bool,
     resize_px: int | None,
     ema: bool,
     seed: int,
@@ -56,12 +64,14 @@ def probe(
     """Judge frozen features on IMAGES in two parts: train/CLASS/ and val/CLASS/, or tars or tables named like that.
 
     For a RUN the table shows its student, beside its own random start and the teacher of its store. Without a RUN it
-    shows what the options name. A run's table is also written to RUN/result.json and RUN/results/.
+    shows what the options name. A run's table is also written to RUN/result.json and RUN/results/, and features are
+    kept, so that another probe of the same weights and images begins at once.
     """
     from caev2.errors import ConfigError
     from caev2.eval import entrants as who
     from caev2.eval import result as outcome
     from caev2.eval import run as stage
+    from caev2.eval.probes.attentive import AttentiveSettings
     from caev2.eval.probes.few_shot import FewShotSettings
     from caev2.eval.probes.protocols import KnnSettings, ProbeSettings
     from caev2.terminal import print_json
@@ -69,6 +79,7 @@ def probe(
     settings = ProbeSettings(
         knn=KnnSettings(k=k, temperature=temperature),
         few_shot=FewShotSettings(shots=tuple(sorted(set(shots))) or (1, 5, 10), draws=draws),
+        attentive=AttentiveSettings(epochs=epochs, warmup_epochs=epochs / 10, token_limit_bytes=int(token_gb * 10**9)),
     )
     *named, images = paths
     runs = [run for run in named if isinstance(run, Path)]
@@ -104,6 +115,7 @@ def probe(
         device=pick_device(device),
         progress=bars(quiet),
         run=entry.facts() if entry else None,
+        cache=None if no_cache else cache or (runs[0] / "features" if runs else None),
     )
     if runs:
         outcome.save_result(result, runs[0])

@@ -7,6 +7,7 @@ for free) and the teacher of its targets (what there was to learn).
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from caev2.pretrain.identity import RunIdentity
 from caev2.pretrain.model import build
 from caev2.pretrain.recipes import RECIPES
 from caev2.pretrain.sizes import ModelSettings
-from caev2.recipe import load
+from caev2.recipe import fingerprint, load, to_mapping
 from caev2.store.pixels.decode import Orientation
 
 Role = Literal["pixels", "random start", "student", "teacher"]
@@ -60,6 +61,29 @@ class RunFacts:
     """Teacher with its sha256, tap, tokens and width; empty for a run made from a foreign checkpoint."""
 
 
+def sha256_of_file(path: Path) -> str:
+    """Digest of a checkpoint's file, which is read once for every version of it.
+
+    Raises:
+        CheckpointError: It was removed meanwhile.
+    """
+    try:
+        found = path.stat()
+        return _sha256(path, (found.st_size, found.st_mtime_ns))
+    except OSError as problem:
+        raise CheckpointError(
+            f"{path} cannot be read: {problem.strerror}. If training goes on, a later one has taken its place: run "
+            "the same command again."
+        ) from None
+
+
+@cache
+def _sha256(path: Path, stamp: tuple[int, int]) -> str:
+    del stamp  # a file that was written to is another one
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEntry:
     """A run at its latest checkpoint."""
@@ -89,18 +113,10 @@ class RunEntry:
         Raises:
             CheckpointError: The checkpoint was removed meanwhile.
         """
-        try:
-            with self.checkpoint.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as problem:
-            raise CheckpointError(
-                f"{self.checkpoint} cannot be read: {problem.strerror}. If training goes on, a later one has taken "
-                "its place: run the same command again."
-            ) from None
         return RunFacts(
             fingerprint=self.identity.fingerprint(),
             step=self.step,
-            checkpoint_sha256=sha256,
+            checkpoint_sha256=sha256_of_file(self.checkpoint),
             store_fingerprint=self.identity.store_fingerprint,
             store_digest=self.identity.store_digest,
             target=self.identity.target,
@@ -111,7 +127,8 @@ class RunEntry:
         name = "student, weights averaged" if averaged else "student"
 
         def open_it(device: str) -> Subject:
-            return student_subject(load_student(self.identity, self.checkpoint, device, averaged=averaged), name)
+            model = load_student(self.identity, self.checkpoint, device, averaged=averaged)
+            return student_subject(model, name, f"checkpoint {sha256_of_file(self.checkpoint)} {averaged}")
 
         return Entrant(role="student", name=name, open=open_it)
 
@@ -154,7 +171,8 @@ def random_start(recipe: str, seed: int) -> Entrant:
 
 def _random_start(model: ModelSettings, seed: int, name: str) -> Entrant:
     def open_it(device: str) -> Subject:
-        return student_subject(build(model, seed).to(device).eval(), name)
+        identity = f"random start {fingerprint(to_mapping(model))} {seed}"
+        return student_subject(build(model, seed).to(device).eval(), name, identity)
 
     return Entrant(role="random start", name=name, open=open_it)
 

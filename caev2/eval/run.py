@@ -9,7 +9,7 @@ import torch
 from caev2.errors import Caev2Error, SourceError
 from caev2.eval.checks import check_several_classes, effective_rank
 from caev2.eval.entrants import Entrant, RunFacts
-from caev2.eval.features import check_labelled, extract_features
+from caev2.eval.features import Reading, check_labelled, extract_features
 from caev2.eval.probes.protocols import PROBES, ProbeSettings, Task, refuse_hopeless, settings_of
 from caev2.eval.result import Judged, ProbeResult
 from caev2.eval.score import Score, score_answers
@@ -37,6 +37,7 @@ def probe(
     device: str = "cpu",
     progress: Progress | None = None,
     run: RunFacts | None = None,
+    cache: Path | None = None,
 ) -> ProbeResult:
     """Judge frozen features, by k nearest neighbours and by a linear head or as asked, everybody on the same images.
 
@@ -55,6 +56,7 @@ def probe(
         device: Where to compute.
         progress: Who is told.
         run: Which weights the student is; becomes part of the result.
+        cache: Folder below which features are kept for another time; none: they are not.
 
     Raises:
         SourceError: No such split, no classes, other classes in `val` than in `train`, or an undecodable image.
@@ -79,6 +81,7 @@ def probe(
             settings=settings,
             device=device,
             progress=progress or Silent(),
+            cache=cache,
         )
         for entrant, reason in zip(ordered, reasons, strict=True)
     ]
@@ -108,23 +111,30 @@ def judge(
     device: str,
     progress: Progress,
     settings: ProbeSettings | None = None,
+    cache: Path | None = None,
 ) -> Judged:
     """What one subject's features are worth; see `probe`."""
     subject = entrant.open(device)
     resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
-    train_features, val_features = (
-        extract_features(
-            subject, source, resize_px=resize_px, device=device, progress=progress, orientation=orientation
-        )
-        for source in (train, val)
+    settings = settings or ProbeSettings()
+    reading = Reading(
+        resize_px=resize_px,
+        device=device,
+        orientation=orientation,
+        with_tokens="attentive" in kinds,
+        token_limit_bytes=settings.attentive.token_limit_bytes,
+        cache=cache,
     )
+    train_features, val_features = (extract_features(subject, source, reading, progress) for source in (train, val))
     task = Task(
         train=train_features,
         val=val_features,
         classes=len(train.classes),
         seed=seed,
-        settings=settings or ProbeSettings(),
+        settings=settings,
         poolings=subject.poolings,
+        device=device,
+        progress=progress,
     )
     answers = {name: found for kind in kinds for name, found in PROBES[kind](task).items()}
     scores = {

@@ -107,6 +107,31 @@ def test_numbers_of_each_class_and_intervals_of_two_kinds_stand_beside_the_accur
     assert 1 < student["effective_rank"]["mean"] < 10
 
 
+def test_features_are_kept_in_the_run_and_used_again(run, images, tmp_path):
+    first = ask(run, images)
+    kept = {path: path.stat().st_mtime_ns for path in (run / "features").rglob("*.safetensors")}
+    assert len(kept) == 6  # of three subjects, train and val
+    assert ask(run, images) == first
+    assert {path: path.stat().st_mtime_ns for path in (run / "features").rglob("*.safetensors")} == kept
+    shutil.rmtree(run / "features")
+    assert ask(run, images, "--no-cache") == first
+    assert not (run / "features").exists()
+    assert ask(run, images, "--cache", tmp_path / "elsewhere") == first
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 6
+
+
+def test_an_attentive_probe_is_a_column_like_any_other(run, images):
+    attentive = ("--kind", "attentive", "--quiet", "--device", "cpu", "--epochs", "2", "--only")
+    result = caev2("probe", run, images, *attentive, "--json")
+    (student,) = json.loads(result.stdout)["subjects"]
+    assert list(student["accuracy"]) == ["attentive"]
+    protocol = student["protocol"]["attentive"]
+    assert (protocol["pooling"], protocol["epochs"]) == ("cross-attention", 2)
+    assert set(protocol["held_out_accuracy"]) == {"0.4", "0.1", "0.025"}
+    assert "take 31.2 kB of memory" in refusal("probe", run, images, *attentive, "--token-gb", "1e-6", "--no-cache")
+    assert "no tokens to attend to" in refusal("probe", run, images, *attentive, "--pixels", "8")
+
+
 def test_lines_are_added_and_the_run_may_stand_alone(run, images):
     more = ask(run, images, "--pixels", "8", "--random-init", "demo")
     assert names(more) == ["pixels", "random start of demo", "random start", "student", "teacher demo"]

@@ -9,10 +9,12 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from caev2.errors import CheckpointError, SourceError
-from caev2.eval.features import Subject, evaluation_crop, extract_features
+from caev2.eval.features import Reading, Subject, evaluation_crop, extract_features
 from caev2.progress import Silent
 from caev2.store.images import open_images
 from tests.made_up import make_photographs
+
+CPU = {"resize_px": 36, "device": "cpu"}
 
 
 def png(image: Image.Image) -> bytes:
@@ -36,9 +38,10 @@ def means(crops: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_features_come_in_the_order_of_the_images_whatever_the_batch(tmp_path):
     source = open_images(make_photographs(tmp_path / "images", 10))
     subject = Subject(name="means", size_px=32, pool=means)
-    options = {"resize_px": 36, "device": "cpu", "progress": Silent()}
-    one = extract_features(subject, source, batch=3, workers=0, **options)
-    other = extract_features(subject, source, batch=10, workers=1, **options)
+    one, other = (
+        extract_features(subject, source, Reading(**CPU, batch=batch, workers=workers), Silent())
+        for batch, workers in ((3, 0), (10, 1))
+    )
     assert torch.equal(one.pooled["mean"], other.pooled["mean"])
     assert one.labels.tolist() == list(source.labels)
     last = torch.from_numpy(evaluation_crop(source.read(9), 32, 36))[None]
@@ -50,14 +53,14 @@ def test_an_undecodable_image_is_refused_by_name(tmp_path):
     (folder / "class-1" / "003.png").write_bytes(b"text")
     subject = Subject(name="means", size_px=32, pool=means)
     with pytest.raises(SourceError, match=r"class-1/003.png cannot be decoded: no known image format"):
-        extract_features(subject, open_images(folder), resize_px=36, device="cpu", progress=Silent(), workers=0)
+        extract_features(subject, open_images(folder), Reading(**CPU, workers=0), Silent())
 
 
 def test_images_without_classes_are_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "flat.png")
     subject = Subject(name="means", size_px=32, pool=means)
     with pytest.raises(SourceError, match="has no classes"):
-        extract_features(subject, open_images(tmp_path), resize_px=36, device="cpu", progress=Silent())
+        extract_features(subject, open_images(tmp_path), Reading(**CPU), Silent())
 
 
 @pytest.fixture
@@ -79,9 +82,9 @@ def first_rows(crops: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_the_orientation_rule_decides_which_way_an_image_lies(rotated, workers):
     source, pixels = rotated
     subject = Subject(name="rows", size_px=32, pool=first_rows)
-    options = {"resize_px": 32, "device": "cpu", "progress": Silent(), "workers": workers}
     for orientation, shown in (("ignore", pixels), ("exif", np.rot90(pixels, -1))):
-        found = extract_features(subject, source, orientation=orientation, **options).pooled["rows"]
+        reading = Reading(resize_px=32, device="cpu", workers=workers, orientation=orientation)
+        found = extract_features(subject, source, reading, Silent()).pooled["rows"]
         upright = torch.from_numpy(evaluation_crop(png(Image.fromarray(shown)), 32, 32))[None]
         assert torch.equal(found, first_rows(upright)["rows"]), orientation
 
@@ -104,9 +107,8 @@ def test_features_that_mean_nothing_stop_at_the_first_batch(tmp_path, pooled, sa
     source = open_images(make_photographs(tmp_path / "images", 10))
     with pytest.raises(CheckpointError, match=said):
         extract_features(
-            Subject(name="broken", size_px=32, pool=pool), source, resize_px=36, device="cpu", progress=Silent(),
-            batch=3, workers=0,
-        )  # fmt: skip
+            Subject(name="broken", size_px=32, pool=pool), source, Reading(**CPU, batch=3, workers=0), Silent()
+        )
     assert seen == [3]
 
 
@@ -115,5 +117,5 @@ def test_equal_images_may_have_equal_features(tmp_path):
     for number in range(3):
         Image.new("RGB", (40, 40), (9, 9, 9)).save(tmp_path / "images" / "grey" / f"{number}.png")
     subject = Subject(name="means", size_px=32, pool=means)
-    found = extract_features(subject, open_images(tmp_path / "images"), resize_px=36, device="cpu", progress=Silent())
+    found = extract_features(subject, open_images(tmp_path / "images"), Reading(**CPU), Silent())
     assert found.pooled["mean"].tolist() == [[9.0] * 3] * 3

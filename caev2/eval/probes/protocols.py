@@ -10,9 +10,11 @@ from torch import Tensor
 
 from caev2.errors import ConfigError
 from caev2.eval.features import LabelledFeatures
+from caev2.eval.probes.attentive import AttentiveSettings, attentive_probe
 from caev2.eval.probes.few_shot import FewShotSettings, check_shots, few_shot_predict
 from caev2.eval.probes.knn import knn_predict
 from caev2.eval.probes.linear import hold_out, linear_probe
+from caev2.progress import Progress, Silent
 
 DEFAULT_K = 20  # DINO reports 20, and so do those who compare with it
 
@@ -39,6 +41,7 @@ class ProbeSettings:
 
     knn: KnnSettings = field(default_factory=KnnSettings)
     few_shot: FewShotSettings = field(default_factory=FewShotSettings)
+    attentive: AttentiveSettings = field(default_factory=AttentiveSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,10 @@ class Task:
     settings: ProbeSettings
     poolings: dict[str, tuple[str, ...]] | None = None
     """What a linear head may look at; none: each pooling by itself."""
+    device: str = "cpu"
+    """Where probes are trained that take long."""
+    progress: Progress = field(default_factory=Silent)
+    """Who is told."""
 
     @property
     def pooling(self) -> str:
@@ -107,10 +114,30 @@ def _fit_few_shot(task: Task) -> dict[str, Answers]:
     return answers
 
 
+def _fit_attentive(task: Task) -> dict[str, Answers]:
+    assert task.train.tokens is not None, "whoever asks for this kind reads tokens"
+    assert task.val.tokens is not None
+    settings = task.settings.attentive
+    found = attentive_probe(
+        task.train.tokens,
+        task.train.labels,
+        task.val.tokens,
+        classes=task.classes,
+        settings=settings,
+        seed=task.seed,
+        device=task.device,
+        progress=task.progress,
+    )
+    setting = {name: value for name, value in dataclasses.asdict(found).items() if name != "predictions"}
+    protocol = {"pooling": "cross-attention", **setting, "epochs": settings.epochs, "batch_size": settings.batch_size}
+    return {"attentive": Answers(predicted=found.predictions[None], protocol=protocol)}
+
+
 PROBES: dict[str, Callable[[Task], dict[str, Answers]]] = {
     "knn": _ask_neighbours,
     "linear": _fit_linear,
     "few-shot": _fit_few_shot,
+    "attentive": _fit_attentive,
 }
 """By kind: the columns that it adds to a table."""
 
@@ -122,7 +149,7 @@ def refuse_hopeless(labels: Int[Tensor, " image"], kind: str, settings: ProbeSet
         SourceError: There are too few images of a class.
         ConfigError: There are fewer images than neighbours.
     """
-    if kind == "linear":
+    if kind in ("linear", "attentive"):
         hold_out(labels, share=0.1, seed=0)
     elif kind == "few-shot":
         check_shots(labels, settings.few_shot.shots)
