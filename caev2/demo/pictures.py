@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caev2.demo.photographs import PICTURE_PHOTOGRAPHS, photograph
 from caev2.demo.scenes import SCENE_PX
-from caev2.eval.features import evaluation_crop
+from caev2.eval.crops import evaluation_crop
 from caev2.eval.pca import joint_rgb
 from caev2.eval.plots import plot_accuracy, plot_curves, plot_grid
 from caev2.eval.result import ProbeResult

@@ -8,6 +8,7 @@ again.
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from caev2.eval.trunk import Pooled
+from caev2.errors import OutputError
 from caev2.pretrain.tensor_file import DAMAGED, digest_tensors, read_tensors
+from caev2.progress import Progress
 from caev2.recipe import fingerprint
 from caev2.store.disk import write_whole, writing
 from caev2.store.images import ImageSource
 from caev2.store.sources.unchanged import stamp_of
 
 _KIND = "caev2-features-1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Features of some images: one vector each in several ways, and all tokens where they were asked for."""
-
-    pooled: Pooled
-    tokens: Tensor | None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All of it by name."""
-        return {**self.pooled, **({} if self.tokens is None else {_TOKENS: self.tokens})}
-
-
-_TOKENS = "tokens"  # no pooling has this name
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,24 +40,21 @@ class FeatureCache:
         """The folder of a question below a place."""
         return cls(folder=place / fingerprint(question))
 
-    def load(self, number: int, images: int) -> Part | None:
+    def load(self, number: int, images: int) -> Tensors | None:
         """A part, if it is there, whole, and of so many images."""
         try:
             tensors, _ = read_tensors(self._path(number), _KIND)
         except (OSError, *DAMAGED):
             return None
-        if any(len(tensor) != images for tensor in tensors.values()):
-            return None
-        tokens = tensors.pop(_TOKENS, None)
-        return Part(pooled=tensors, tokens=tokens)
+        return tensors if all(len(tensor) == images for tensor in tensors.values()) else None
 
-    def save(self, number: int, part: Part) -> None:
+    def save(self, number: int, part: Tensors) -> None:
         """Keep a part; of several writers the last one's stays.
 
         Raises:
             OutputError: It cannot be written.
         """
-        tensors, facts = {name: tensor.contiguous() for name, tensor in part.tensors().items()}, {"format": _KIND}
+        tensors, facts = {name: tensor.contiguous() for name, tensor in part.items()}, {"format": _KIND}
         stated = {**facts, "digest": digest_tensors(tensors, facts)}
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +63,60 @@ class FeatureCache:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.safetensors"
+
+
+PART_IMAGES = 1024
+"""Images in one file: what an interruption costs at most."""
+
+Compute = Callable[[Sequence[range]], Iterator[Tensors]]
+"""Makes the parts of some ranges of images, in order; every tensor has a row for each image."""
+
+
+def go_on(
+    what: str,
+    compute: Compute,
+    images: int,
+    *,
+    part_images: int,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> Tensors:
+    """Tensors of all images: parts that were kept, and the others computed and kept.
+
+    Args:
+        what: Name of the work.
+        compute: Makes parts.
+        images: How many there are.
+        part_images: In each part.
+        cache: Where parts are kept; none: nowhere. One that cannot be written costs a warning.
+        progress: Who is told.
+    """
+    ranges = cut_in_parts(images, part_images)
+    kept = {number: cache and cache.load(number, len(part)) for number, part in enumerate(ranges)}
+    found = {number: part for number, part in kept.items() if part is not None}
+    missing = [number for number in range(len(ranges)) if number not in found]
+    progress.start(what, images, images - sum(len(ranges[number]) for number in missing))
+    for number, part in zip(missing, compute([ranges[number] for number in missing]), strict=True):
+        found[number] = part
+        if cache is not None:
+            cache = _keep(cache, number, part, progress)
+    progress.finish()
+    return {name: torch.cat([found[number][name] for number in range(len(ranges))]) for name in found[0]}
+
+
+def cut_in_parts(images: int, part_images: int) -> list[range]:
+    """Ranges of that many images; the last one has what is left."""
+    return [range(first, min(first + part_images, images)) for first in range(0, images, part_images)]
+
+
+def _keep(cache: FeatureCache, number: int, part: Tensors, progress: Progress) -> FeatureCache | None:
+    """Keep a part; a disk that is full or read-only costs the cache and not the probe."""
+    try:
+        cache.save(number, part)
+    except OutputError as problem:
+        progress.warn(f"Features are not kept for another time: {problem}")
+        return None
+    return cache
 
 
 def images_digest(source: ImageSource) -> str:

@@ -6,23 +6,23 @@ themselves. Each offers one or more poolings; heads are chosen among them on hel
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float16, Int64, UInt8
-from PIL import Image
+from jaxtyping import Float16, Int64, Shaped, UInt8
 from torch import Tensor
 
-from caev2.errors import ConfigError, ImageUndecodable, OutputError, SourceError
-from caev2.eval.cache import FeatureCache, Part, device_kind, images_digest
+from caev2.errors import ConfigError, SourceError
+from caev2.eval.cache import PART_IMAGES, FeatureCache, cut_in_parts, device_kind, go_on, images_digest
 from caev2.eval.checks import check_informative
+from caev2.eval.crops import Cropping
 from caev2.eval.trunk import Pooled, Trunk
 from caev2.progress import Progress
 from caev2.store.disk import say_bytes
 from caev2.store.images import ImageSource
-from caev2.store.pixels.decode import Orientation, decode_rgb
+from caev2.store.pixels.decode import Orientation
 from caev2.workers import in_order
 
 
@@ -57,43 +57,6 @@ class LabelledFeatures:
     labels: Int64[Tensor, " image"]
     tokens: Float16[Tensor, "image token width"] | None = None
     """All tokens, where they were asked for."""
-
-
-def evaluation_crop(
-    data: bytes, size_px: int, resize_px: int, orientation: Orientation = "exif"
-) -> UInt8[np.ndarray, "size size 3"]:
-    """Resize the short side, bicubic, then crop the centre: the evaluation transform of the published protocols."""
-    image = decode_rgb(data, orientation)
-    width, height = image.size
-    short = min(width, height)
-    if short != resize_px:  # as torchvision's Resize: the long side is cut down to an integer
-        image = image.resize(
-            (int(resize_px * width / short), int(resize_px * height / short)), Image.Resampling.BICUBIC
-        )
-    left, top = round((image.width - size_px) / 2), round((image.height - size_px) / 2)
-    return np.array(image.crop((left, top, left + size_px, top + size_px)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cropping:
-    """How a worker turns a range of images into a batch."""
-
-    source: ImageSource
-    size_px: int
-    resize_px: int
-    orientation: Orientation
-
-    def crops_of(self, images: range) -> UInt8[Tensor, "image size size 3"]:
-        return torch.from_numpy(np.stack([self._crop(image) for image in images]))
-
-    def _crop(self, image: int) -> UInt8[np.ndarray, "size size 3"]:
-        try:
-            return evaluation_crop(self.source.read(image), self.size_px, self.resize_px, self.orientation)
-        except ImageUndecodable as problem:
-            raise SourceError(
-                f"{self.source.place(image)} cannot be decoded: {problem}. Every image of an "
-                "evaluation counts; repair or remove it."
-            ) from None
 
 
 def check_labelled(source: ImageSource) -> None:
@@ -142,22 +105,20 @@ def extract_features(subject: Subject, source: ImageSource, reading: Reading, pr
         ConfigError: All tokens are asked for, and there are too many or none.
     """
     check_labelled(source)
-    parts = _PARTS_OF_IMAGES // reading.batch * reading.batch or reading.batch
-    ranges = [range(first, min(first + parts, len(source))) for first in range(0, len(source), parts)]
-    cache = _cache_of(subject, source, reading, parts)
-    found = {number: cache and cache.load(number, len(images)) for number, images in enumerate(ranges)}
-    missing = {number: images for number, images in enumerate(ranges) if found[number] is None}
-    progress.start(f"features of {subject.name}", len(source), len(source) - sum(map(len, missing.values())))
-    for number, part in _compute(subject, source, missing, reading, progress):
-        found[number] = part
-        if cache is not None:
-            cache = _keep(cache, number, part, progress)
-    progress.finish()
-    return _join([found[number] for number in range(len(ranges))], torch.tensor(source.labels))
+    part_images = PART_IMAGES // reading.batch * reading.batch or reading.batch
+    found = go_on(
+        f"features of {subject.name}",
+        partial(_compute, subject, source, reading, progress),
+        len(source),
+        part_images=part_images,
+        cache=_cache_of(subject, source, reading, part_images),
+        progress=progress,
+    )
+    tokens = found.pop(_TOKENS, None)
+    return LabelledFeatures(pooled=found, tokens=tokens, labels=torch.tensor(source.labels))
 
 
-_PARTS_OF_IMAGES = 1024
-"""Images in one file of the cache: what an interruption costs at most."""
+_TOKENS = "tokens"  # no pooling has this name
 
 
 def _cache_of(subject: Subject, source: ImageSource, reading: Reading, part_images: int) -> FeatureCache | None:
@@ -176,60 +137,66 @@ def _cache_of(subject: Subject, source: ImageSource, reading: Reading, part_imag
     return FeatureCache.of(reading.cache, question)
 
 
-def _keep(cache: FeatureCache, number: int, part: Part, progress: Progress) -> FeatureCache | None:
-    """Keep a part; a disk that is full or read-only costs the cache and not the probe."""
-    try:
-        cache.save(number, part)
-    except OutputError as problem:
-        progress.warn(f"Features are not kept for another time: {problem}")
-        return None
-    return cache
-
-
 def _compute(
-    subject: Subject, source: ImageSource, missing: dict[int, range], reading: Reading, progress: Progress
-) -> Iterator[tuple[int, Part]]:
-    """Parts as they are done, each with its number."""
-    cropping = _Cropping(
+    subject: Subject, source: ImageSource, reading: Reading, progress: Progress, parts: Sequence[range]
+) -> Iterator[Pooled]:
+    """The features of some parts of the images, in order."""
+    cropping = Cropping(
         source=source, size_px=subject.size_px, resize_px=reading.resize_px, orientation=reading.orientation
     )
-    cuts = {
-        number: [*range(images.start, images.stop, reading.batch), images.stop] for number, images in missing.items()
-    }
-    batches = [range(*pair) for cut in cuts.values() for pair in pairwise(cut)]
-    waiting = iter(in_order(cropping.crops_of, batches, workers=reading.workers))
-    first = True
-    for number, cut in cuts.items():
+    batches = [cut_in_parts(len(part), reading.batch) for part in parts]
+    wanted = [part[batch.start : batch.stop] for part, cut in zip(parts, batches, strict=True) for batch in cut]
+    waiting = in_order(cropping.crops_of, wanted, workers=reading.workers)
+    checked = False
+    for cut in batches:
         pieces = []
-        for _ in pairwise(cut):
-            crops = next(waiting)
-            piece = _features_of(subject, crops.to(reading.device), reading.with_tokens)
-            if first:
-                check_informative(piece.pooled, crops, subject.name)
-                _refuse_too_many(subject, piece.tokens, len(source), reading.token_limit_bytes)
-            first = False
-            pieces.append(piece)
+        for crops in islice(waiting, len(cut)):
+            pieces.append(_features_of(subject, crops.to(reading.device), reading.with_tokens))
+            if not checked:
+                _check_first(subject, pieces[0], crops, len(source), reading.token_limit_bytes)
+            checked = True
             progress.advance(len(crops))
-        yield number, _concatenate(pieces)
+        yield {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 @torch.inference_mode()
-def _features_of(subject: Subject, crops: UInt8[Tensor, "image size size 3"], with_tokens: bool) -> Part:
+def _features_of(subject: Subject, crops: UInt8[Tensor, "image size size 3"], with_tokens: bool) -> dict[str, Tensor]:
     if not with_tokens:
-        pooled, tokens = subject.pool(crops), None
-    elif subject.trunk is None:
-        raise ConfigError(
-            f"{subject.name}: there are no tokens to attend to. Leave out --kind attentive, or {subject.name}."
-        )
+        pooled, tokens = subject.pool(crops), {}
     else:
-        pooled, tokens = subject.trunk.pool_and_keep(crops)
-    kept = {name: features.float().cpu() for name, features in pooled.items()}
-    return Part(pooled=kept, tokens=None if tokens is None else tokens.half().cpu())
+        pooled, last = trunk_of(subject).pool_and_keep(crops)
+        tokens = {_TOKENS: last.half().cpu()}
+    return {name: features.float().cpu() for name, features in pooled.items()} | tokens
 
 
-def _refuse_too_many(subject: Subject, tokens: Tensor | None, images: int, limit_bytes: int) -> None:
-    if tokens is None:
-        return
+def trunk_of(subject: Subject) -> Trunk:
+    """The tokens of a subject.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    if subject.trunk is None:
+        raise ConfigError(
+            f"{subject.name}: there are no tokens to look at. Leave out {subject.name}, or the probe of tokens."
+        )
+    return subject.trunk
+
+
+def _check_first(
+    subject: Subject, found: dict[str, Tensor], crops: UInt8[Tensor, "image size size 3"], images: int, limit: int
+) -> None:
+    """Look at the features of the first images, while little time is spent."""
+    check_informative({name: each for name, each in found.items() if name != _TOKENS}, crops, subject.name)
+    if _TOKENS in found:
+        refuse_too_many(subject, found[_TOKENS], images, limit)
+
+
+def refuse_too_many(subject: Subject, tokens: Shaped[Tensor, "image token _"], images: int, limit_bytes: int) -> None:
+    """Refuse tokens that take too much memory, seeing those of the first images.
+
+    Raises:
+        ConfigError: They do.
+    """
     needed = tokens[0].numel() * tokens.element_size() * images
     if needed > limit_bytes:
         raise ConfigError(
@@ -237,17 +204,3 @@ def _refuse_too_many(subject: Subject, tokens: Tensor | None, images: int, limit
             f"({tokens.shape[1]} tokens of {tokens.shape[2]} numbers, two bytes each), more than the "
             f"{say_bytes(limit_bytes)} allowed. Probe fewer images, or allow more: --token-gb {-(-needed // 10**9)}."
         )
-
-
-def _concatenate(pieces: Sequence[Part]) -> Part:
-    tokens = [piece.tokens for piece in pieces if piece.tokens is not None]
-    names = pieces[0].pooled
-    return Part(
-        pooled={name: torch.cat([piece.pooled[name] for piece in pieces]) for name in names},
-        tokens=torch.cat(tokens) if tokens else None,
-    )
-
-
-def _join(parts: Sequence[Part], labels: Int64[Tensor, " image"]) -> LabelledFeatures:
-    whole = _concatenate(parts)
-    return LabelledFeatures(pooled=whole.pooled, tokens=whole.tokens, labels=labels)

@@ -12,7 +12,7 @@ from caev2.eval.entrants import Entrant, RunFacts
 from caev2.eval.features import Reading, check_labelled, extract_features
 from caev2.eval.probes.protocols import PROBES, ProbeSettings, Task, refuse_hopeless, settings_of
 from caev2.eval.result import Judged, ProbeResult
-from caev2.eval.score import Score, score_answers
+from caev2.eval.score import score_answers
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.decode import Orientation
@@ -149,18 +149,11 @@ def judge(
         effective_rank={name: round(effective_rank(found), 2) for name, found in train_features.pooled.items()},
         resize_px=resize_px,
         crop_px=subject.size_px,
-        **_sort_scores(scores),
+        accuracy={name: score.accuracy for name, score in scores.items()},
+        bootstrap={name: score.bootstrap for name, score in scores.items() if score.bootstrap is not None},
+        draws={name: score.draws for name, score in scores.items() if score.draws},
+        per_class={name: score.per_class for name, score in scores.items()},
     )
-
-
-def _sort_scores(scores: dict[str, Score]) -> dict[str, dict]:
-    """The fields of a `Judged` that hold numbers."""
-    return {
-        "accuracy": {name: score.accuracy for name, score in scores.items()},
-        "bootstrap": {name: score.bootstrap for name, score in scores.items() if score.bootstrap is not None},
-        "draws": {name: score.draws for name, score in scores.items() if score.draws},
-        "per_class": {name: score.per_class for name, score in scores.items()},
-    }
 
 
 def _reason_missing(entrant: Entrant, device: str) -> str | None:

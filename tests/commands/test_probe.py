@@ -129,7 +129,7 @@ def test_an_attentive_probe_is_a_column_like_any_other(run, images):
     assert (protocol["pooling"], protocol["epochs"]) == ("cross-attention", 2)
     assert set(protocol["held_out_accuracy"]) == {"0.4", "0.1", "0.025"}
     assert "take 31.2 kB of memory" in refusal("probe", run, images, *attentive, "--token-gb", "1e-6", "--no-cache")
-    assert "no tokens to attend to" in refusal("probe", run, images, *attentive, "--pixels", "8")
+    assert "no tokens to look at" in refusal("probe", run, images, *attentive, "--pixels", "8")
 
 
 def test_lines_are_added_and_the_run_may_stand_alone(run, images):

@@ -41,7 +41,7 @@ class Warnings(Silent):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "_PARTS_OF_IMAGES", 8)
+    monkeypatch.setattr(features, "PART_IMAGES", 8)
     return open_images(make_photographs(tmp_path / "images", 20))
 
 
@@ -153,5 +153,5 @@ def test_tokens_are_kept_in_half_precision_and_too_many_are_refused(tmp_path, so
     said = r"tokens of 20 images of student take .* more than the 100 bytes allowed.*--token-gb 1"
     with pytest.raises(ConfigError, match=said):
         extract_features(subject, source, Reading(**{**reading, "cache": None}, token_limit_bytes=100), Silent())
-    with pytest.raises(ConfigError, match="no tokens to attend to"):
+    with pytest.raises(ConfigError, match="no tokens to look at"):
         extract_features(pixel_subject(8), source, Reading(**reading), Silent())

@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from caev2.errors import CheckpointError, SourceError
-from caev2.eval.features import Reading, Subject, evaluation_crop, extract_features
+from caev2.eval.crops import evaluation_crop
+from caev2.eval.features import Reading, Subject, extract_features
 from caev2.progress import Silent
 from caev2.store.images import open_images
 from tests.made_up import make_photographs

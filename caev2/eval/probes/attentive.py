@@ -148,14 +148,14 @@ def attentive_probe(
     settings, progress = settings or AttentiveSettings(), progress or Silent()
     check_labels(labels, classes, "train")
     check_several_classes(labels, "train")
-    lrs = settings.lrs if len(settings.lrs) > 1 else ()
+    lrs = list(settings.lrs) if len(settings.lrs) > 1 else []
     progress.start("attentive probe", settings.epochs * (len(lrs) + 1))
     held: dict[float, float] = {}
     fit, held_out = hold_out(labels, share=0.1, seed=seed) if lrs else (None, None)
     for lr in lrs:
         head, _ = _train(train, labels, fit, classes, lr, settings, seed, device, progress)
         held[lr] = float((_predict(head, train, held_out, device) == labels[held_out].cpu()).double().mean())
-    best = max(held, key=held.__getitem__) if held else settings.lrs[0]
+    best = max(held, key=held.__getitem__) if held else max(settings.lrs)
     head, loss = _train(train, labels, None, classes, best, settings, seed, device, progress)
     progress.finish()
     predictions = _predict(head, test, None, device)
