@@ -9,6 +9,7 @@ from caev2.commands.invocation import Commands, example
 from caev2.commands.lists import recipes, teachers
 from caev2.commands.pretrain import import_checkpoint, pretrain
 from caev2.commands.probe import probe
+from caev2.commands.segment import segment
 from caev2.commands.store.group import store
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     """CAE v2 pre-training on stored CLIP targets: extract once, train without CLIP, probe."""
 
 
-for command in (demo, extract, store, pretrain, probe, import_checkpoint, recipes, teachers):
+for command in (demo, extract, store, pretrain, probe, segment, import_checkpoint, recipes, teachers):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -92,16 +92,29 @@ def go_on(
         progress: Who is told.
     """
     ranges = cut_in_parts(images, part_images)
-    kept = {number: cache and cache.load(number, len(part)) for number, part in enumerate(ranges)}
-    found = {number: part for number, part in kept.items() if part is not None}
-    missing = [number for number in range(len(ranges)) if number not in found]
+    whole: Tensors = {}
+    missing = []
+    for number, rows in enumerate(ranges):
+        kept = None if cache is None else cache.load(number, len(rows))
+        if kept is None:
+            missing.append(number)
+        else:
+            _put(whole, kept, rows, images)
     progress.start(what, images, images - sum(len(ranges[number]) for number in missing))
     for number, part in zip(missing, compute([ranges[number] for number in missing]), strict=True):
-        found[number] = part
+        _put(whole, part, ranges[number], images)
         if cache is not None:
             cache = _keep(cache, number, part, progress)
     progress.finish()
-    return {name: torch.cat([found[number][name] for number in range(len(ranges))]) for name in found[0]}
+    return whole
+
+
+def _put(whole: Tensors, part: Tensors, rows: range, images: int) -> None:
+    """Copy a part to its rows: joining all parts at the end would take twice the memory."""
+    for name, tensor in part.items():
+        if name not in whole:
+            whole[name] = tensor.new_empty((images, *tensor.shape[1:]))
+        whole[name][rows.start : rows.stop] = tensor
 
 
 def cut_in_parts(images: int, part_images: int) -> list[range]:

@@ -5,13 +5,13 @@ for free) and the teacher of its targets (what there was to learn).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from caev2.errors import CheckpointError
+from caev2.errors import Caev2Error, CheckpointError
 from caev2.eval.features import Subject
 from caev2.eval.subjects import (
     find_checkpoint,
@@ -42,6 +42,25 @@ class Entrant:
     """Loads it on a device."""
     may_be_missing: bool = False
     """Whether a comparison goes on without it, saying why."""
+
+
+_HOPE: tuple[Role, ...] = ("pixels", "random start", "student", "teacher")  # the least one may hope for first
+
+
+def in_order_of_hope(entrants: Sequence[Entrant]) -> list[Entrant]:
+    """The lines of a table: pixels, random starts, students, teachers."""
+    return sorted(entrants, key=lambda entrant: _HOPE.index(entrant.role))
+
+
+def reason_missing(entrant: Entrant, device: str) -> str | None:
+    """Open somebody and let go again: weights that cannot be used are found before time is spent on others."""
+    try:
+        entrant.open(device)
+    except Caev2Error as problem:
+        if not entrant.may_be_missing:
+            raise
+        return str(problem)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float16, Int64, Shaped, UInt8
 from torch import Tensor
 
 from caev2.errors import ConfigError, SourceError
-from caev2.eval.cache import PART_IMAGES, FeatureCache, cut_in_parts, device_kind, go_on, images_digest
+from caev2.eval.cache import PART_IMAGES, FeatureCache, Tensors, cut_in_parts, device_kind, go_on, images_digest
 from caev2.eval.checks import check_informative
 from caev2.eval.crops import Cropping
 from caev2.eval.trunk import Pooled, Trunk
@@ -139,7 +139,7 @@ def _cache_of(subject: Subject, source: ImageSource, reading: Reading, part_imag
 
 def _compute(
     subject: Subject, source: ImageSource, reading: Reading, progress: Progress, parts: Sequence[range]
-) -> Iterator[Pooled]:
+) -> Iterator[Tensors]:
     """The features of some parts of the images, in order."""
     cropping = Cropping(
         source=source, size_px=subject.size_px, resize_px=reading.resize_px, orientation=reading.orientation
@@ -160,7 +160,7 @@ def _compute(
 
 
 @torch.inference_mode()
-def _features_of(subject: Subject, crops: UInt8[Tensor, "image size size 3"], with_tokens: bool) -> dict[str, Tensor]:
+def _features_of(subject: Subject, crops: UInt8[Tensor, "image size size 3"], with_tokens: bool) -> Tensors:
     if not with_tokens:
         pooled, tokens = subject.pool(crops), {}
     else:
@@ -183,7 +183,7 @@ def trunk_of(subject: Subject) -> Trunk:
 
 
 def _check_first(
-    subject: Subject, found: dict[str, Tensor], crops: UInt8[Tensor, "image size size 3"], images: int, limit: int
+    subject: Subject, found: Tensors, crops: UInt8[Tensor, "image size size 3"], images: int, limit: int
 ) -> None:
     """Look at the features of the first images, while little time is spent."""
     check_informative({name: each for name, each in found.items() if name != _TOKENS}, crops, subject.name)

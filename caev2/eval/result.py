@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from caev2.eval.entrants import Role, RunFacts
 from caev2.eval.interval import Accuracy
@@ -79,14 +79,26 @@ class ProbeResult:
         return fingerprint(content)
 
 
-def save_result(result: ProbeResult, run: Path) -> Path:
-    """Write a result into the folder of the run it judges, each file whole or not at all; return `result.json`.
+class Result(Protocol):
+    """What a table says, and which question it answers."""
+
+    def mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        ...
+
+    def question(self) -> str:
+        """One word that is equal for results that answer the same question."""
+        ...
+
+
+def save_result(result: Result, run: Path, name: str = "result.json") -> Path:
+    """Write a result into the folder of the run it judges, each file whole or not at all; return `RUN/name`.
 
     Raises:
         OutputError: It cannot be written.
     """
     content = (json.dumps(result.mapping(), indent=1, ensure_ascii=False) + "\n").encode()
-    latest = run / "result.json"
+    latest = run / name
     with writing(run):
         write_whole(run / "results" / f"{result.question()}.json", content, scratch=run)
         write_whole(latest, content, scratch=run)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from caev2.errors import Caev2Error, SourceError
+from caev2.errors import SourceError
 from caev2.eval.checks import check_several_classes, effective_rank
-from caev2.eval.entrants import Entrant, RunFacts
+from caev2.eval.entrants import Entrant, RunFacts, in_order_of_hope, reason_missing
 from caev2.eval.features import Reading, check_labelled, extract_features
 from caev2.eval.probes.protocols import PROBES, ProbeSettings, Task, refuse_hopeless, settings_of
 from caev2.eval.result import Judged, ProbeResult
@@ -22,7 +22,6 @@ RESIZE_RATIO = 256 / 224
 
 KINDS = ("knn", "linear")
 """What is asked where nothing else is said; `PROBES` has more."""
-_ROLES = ("pixels", "random start", "student", "teacher")  # from the least to the most that one may hope for
 
 
 def probe(
@@ -65,8 +64,8 @@ def probe(
     settings = settings or ProbeSettings()
     train, val = open_splits(images)
     _refuse_hopeless(train, kinds, settings)
-    ordered = sorted(entrants, key=lambda entrant: _ROLES.index(entrant.role))
-    reasons = [_reason_missing(entrant, device) for entrant in ordered]
+    ordered = in_order_of_hope(entrants)
+    reasons = [reason_missing(entrant, device) for entrant in ordered]
     judged = [
         Judged(role=entrant.role, name=entrant.name, not_available=reason)
         if reason is not None
@@ -156,17 +155,6 @@ def judge(
     )
 
 
-def _reason_missing(entrant: Entrant, device: str) -> str | None:
-    """Open somebody and let go again: weights that cannot be used are found before time is spent on others."""
-    try:
-        entrant.open(device)
-    except Caev2Error as problem:
-        if not entrant.may_be_missing:
-            raise
-        return str(problem)
-    return None
-
-
 def open_splits(images: Place) -> tuple[ImageSource, ImageSource]:
     """The labelled train and val images of a data set.
 
@@ -184,13 +172,26 @@ def open_splits(images: Place) -> tuple[ImageSource, ImageSource]:
     for source in (train, val):
         check_labelled(source)
     train, val = _count_as_far(train, val), _count_as_far(val, train)
-    if train.classes != val.classes:
-        only = sorted(set(train.classes) ^ set(val.classes))
-        raise SourceError(
-            f"{images}: train has {len(train.classes)} classes and val {len(val.classes)}; {only[0]!r} is in one of "
-            "them only. Give both the same folders."
-        )
+    check_same_classes(images, train.classes, val.classes)
     return train, val
+
+
+def check_same_classes(place: Place, train: Sequence[str], val: Sequence[str]) -> None:
+    """Refuse parts whose labels do not mean the same: labels are numbers, and the order of the names is what they mean.
+
+    Raises:
+        SourceError: They do not.
+    """
+    if only := sorted(set(train) ^ set(val)):
+        raise SourceError(
+            f"{place}: train has {len(train)} classes and val {len(val)}; {only[0]!r} is in one of them only. Give "
+            "both the same folders."
+        )
+    if odd := [number for number, names in enumerate(zip(train, val, strict=True)) if len(set(names)) > 1]:
+        raise SourceError(
+            f"{place}: train and val have the same classes in another order: number {odd[0]} is {train[odd[0]]!r} in "
+            f"train and {val[odd[0]]!r} in val. Write both with one list of classes."
+        )
 
 
 def _count_as_far(source: ImageSource, other: ImageSource) -> ImageSource:

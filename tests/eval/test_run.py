@@ -14,14 +14,15 @@ from caev2.errors import CheckpointError, SourceError, TeacherError
 from caev2.eval.entrants import Entrant, RunEntry, pixels
 from caev2.eval.features import Subject
 from caev2.eval.result import save_result
-from caev2.eval.run import probe
+from caev2.eval.run import check_same_classes, probe
 from caev2.eval.subjects import load_student, open_run
 from caev2.extract.run import extract
-from caev2.pretrain.checkpoint import save_checkpoint
+from caev2.pretrain.checkpoint import FORMAT, save_checkpoint
 from caev2.pretrain.model import build
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.run import pretrain
 from caev2.pretrain.step import normalise_images
+from caev2.pretrain.tensor_file import read_tensors, write_tensors
 from tests.made_up import EXTRACT, PRETRAIN, PatchMeans, make_photographs
 
 
@@ -196,3 +197,21 @@ def test_broken_weights_are_refused_before_an_image_is_read(run, colours):
     said = r"step-000000999.safetensors are broken: 1 of the \d+ numbers of encoder.blocks.1.mlp.fc1.bias"
     with pytest.raises(CheckpointError, match=said):
         probe([entrant(never, role="pixels"), RunEntry.find(run).student()], colours)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused_before_an_image_is_read(run, colours):
+    path = RunEntry.find(run).checkpoint
+    tensors, facts = read_tensors(path, FORMAT)
+    lacking = next(name for name in tensors if name.endswith("encoder.norm.weight"))
+    del tensors[lacking]
+    write_tensors(path, tensors, facts)
+    with pytest.raises(CheckpointError, match=r"encoder\.norm\.weight"):
+        probe([entrant(never, role="pixels"), RunEntry.find(run).student()], colours)
+
+
+def test_the_same_classes_in_another_order_are_refused():
+    check_same_classes("photos", ("blue", "red"), ("blue", "red"))
+    with pytest.raises(SourceError, match="number 1 is 'red' in train and 'teal' in val"):
+        check_same_classes("photos", ("blue", "red", "teal"), ("blue", "teal", "red"))
+    with pytest.raises(SourceError, match="train has 2 classes and val 3; 'teal' is in one of them only"):
+        check_same_classes("photos", ("blue", "red"), ("blue", "teal", "red"))

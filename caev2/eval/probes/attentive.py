@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from caev2.errors import ConfigError
-from caev2.eval.checks import check_labels, check_several_classes
+from caev2.eval.checks import check_finite, check_labels, check_several_classes
 from caev2.eval.probes.linear import hold_out
 from caev2.eval.trunk import normalise_tokens
 from caev2.progress import Progress, Silent
@@ -144,10 +144,13 @@ def attentive_probe(
 
     Raises:
         SourceError: A label is out of range, there is one class only, or nothing can be held out.
+        CheckpointError: A token is not finite.
     """
     settings, progress = settings or AttentiveSettings(), progress or Silent()
     check_labels(labels, classes, "train")
     check_several_classes(labels, "train")
+    for part, tokens in (("train", train), ("test", test)):
+        check_finite(tokens.flatten(1), f"{part} (tokens)")  # half precision ends at 65,504
     lrs = list(settings.lrs) if len(settings.lrs) > 1 else []
     progress.start("attentive probe", settings.epochs * (len(lrs) + 1))
     held: dict[float, float] = {}

@@ -14,6 +14,7 @@ from caev2.eval.probes.attentive import AttentiveSettings, attentive_probe
 from caev2.eval.probes.few_shot import FewShotSettings, check_shots, few_shot_predict
 from caev2.eval.probes.knn import knn_predict
 from caev2.eval.probes.linear import hold_out, linear_probe
+from caev2.eval.probes.ridge import PENALTIES
 from caev2.progress import Progress, Silent
 
 DEFAULT_K = 20  # DINO reports 20, and so do those who compare with it
@@ -109,7 +110,13 @@ def _fit_few_shot(task: Task) -> dict[str, Answers]:
             draws=settings.draws,
             seed=task.seed,
         )
-        protocol = {"pooling": task.pooling, "head": "ridge", "shots": shots, "draws": settings.draws}
+        protocol = {
+            "pooling": task.pooling,
+            "head": "ridge, its penalty by leave-one-out",
+            "penalties": PENALTIES,
+            "shots": shots,
+            "draws": settings.draws,
+        }
         answers[f"{shots}-shot"] = Answers(predicted=predicted, protocol=protocol)
     return answers
 

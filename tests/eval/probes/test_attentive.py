@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import multi_head_attention_forward
 
-from caev2.errors import ConfigError, SourceError
+from caev2.errors import CheckpointError, ConfigError, SourceError
 from caev2.eval.probes.attentive import AttentiveHead, AttentivePooling, AttentiveSettings, attentive_probe
 from caev2.eval.probes.linear import linear_probe
 from caev2.eval.trunk import normalise_tokens
@@ -103,6 +103,10 @@ def test_what_cannot_be_trained_is_refused():
         attentive_probe(tokens, labels * 0, tokens, classes=4)
     with pytest.raises(SourceError, match="outside the 2 classes"):
         attentive_probe(tokens, labels, tokens, classes=2)
+    broken = tokens.clone()
+    broken[3, 2, 1] = float("inf")
+    with pytest.raises(CheckpointError, match=r"train \(tokens\) features of 1 of 20 .* number 3"):
+        attentive_probe(broken, labels, tokens, classes=4)
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"lrs": ()}, {"lrs": (0.0,)}):
         with pytest.raises(ConfigError, match="at least 1 epoch"):
             AttentiveSettings(**wrong)

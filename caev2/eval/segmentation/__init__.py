@@ -1,0 +1,1 @@
+"""Segmentation on frozen patch tokens: folder of images and masks, heads, mean intersection over union."""
