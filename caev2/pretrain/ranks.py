@@ -18,9 +18,9 @@ from caev2.errors import Caev2Error, ConfigError, FirstRankRefused, RankLost
 
 T = TypeVar("T")
 
-PATIENCE = datetime.timedelta(minutes=10)
-"""How long a rank waits for the others: as long as one may write a checkpoint. One that dies is noticed at once, by
-gloo and by whoever started it."""
+PATIENCE = datetime.timedelta(minutes=60)
+"""How long a rank waits for the others: as long as the first may write a checkpoint, or judge the student. One that
+dies is noticed at once, by gloo and by whoever started it."""
 
 
 @dataclass(frozen=True, slots=True)
