@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from caev2.errors import CheckpointError
+from caev2.errors import Caev2Error
 from caev2.eval.entrants import Entrant
 from caev2.eval.run import judge, open_splits
 from caev2.eval.subjects import student_subject
@@ -55,7 +55,7 @@ class NearestNeighbours:
                 device=self._device,
                 progress=Silent(),
             )
-        except CheckpointError as problem:  # training itself notices what is not finite
+        except Caev2Error as problem:  # training goes on; it notices by itself what is not finite
             self._progress.warn(f"No nearest neighbours this time: {problem}")
             return {}
         return {"knn_percent": round(100 * found.accuracy["knn"].value, 2)}

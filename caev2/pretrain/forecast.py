@@ -17,6 +17,7 @@ from caev2.pretrain.cost import (
     mfu,
     peak_flops,
 )
+from caev2.pretrain.lesson import precision_of
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.plan import PretrainPlan, fit_recipe, plan
 from caev2.pretrain.recipes import PretrainRecipe
@@ -112,7 +113,7 @@ def forecast(
     """
     progress = progress or Silent()
     planned, recipe = plan(recipe, store, run), fit_recipe(recipe, store)
-    precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
+    precision = precision_of(recipe, device)
     memory = estimate_memory(recipe.model, recipe.mask.count, precision, recompute=recipe.recompute_activations)
     found = Forecast(
         plan=planned,

@@ -21,15 +21,18 @@ class Meter:
         self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches, timed."""
+        """The same batches as they leave their loader, timed: what comes later may wait for the device."""
         while True:
             begun = time.perf_counter()
             batch = next(batches, None)
             self._waited += time.perf_counter() - begun
             if batch is None:
                 return
-            self._steps += 1
             yield batch
+
+    def count_step(self) -> None:
+        """Another step was begun."""
+        self._steps += 1
 
     def read(self) -> dict[str, float]:
         """The figures since they were last read."""

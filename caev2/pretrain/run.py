@@ -22,7 +22,7 @@ from caev2.pretrain.meter import Meter
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.plan import learning_rates
-from caev2.pretrain.ranks import Company, device_of, joined, ranks_of_environment
+from caev2.pretrain.ranks import Company, device_of, joined, ranks_of_environment, use_gpu
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.resume import load_newest, refuse_existing, remove_scratch
 from caev2.pretrain.signals import Interrupted, catching_signals
@@ -139,7 +139,9 @@ def teach(
     refuse_missing_wandb(wandb)
     progress, run, ranks = progress or Silent(), Path(run), ranks_of_environment()
     progress = progress if ranks.is_first else Silent()
-    lesson = make(device=device_of(ranks, device), ranks=ranks, progress=progress)
+    device = device_of(ranks, device)
+    use_gpu(ranks, device)
+    lesson = make(device=device, ranks=ranks, progress=progress)
     with joined(ranks, lesson.device) as company:
         return learn(
             lesson,
@@ -246,7 +248,8 @@ def _train(
             device=lesson.device,
             ranks_of_machine=company.ranks.per_machine,
         )
-        asked = loop.run(loaded, leaving, company.agreement())
+        with told_when_memory_is_short(recipe, company):
+            asked = loop.run(loaded, leaving, company.agreement())
         company.wait()  # until the first has saved: whoever leaves early has the others ended
         if asked and trained.position.step < total:
             raise Interrupted(asked, trained.position.step)
@@ -258,6 +261,25 @@ def _train(
         steps_skipped=loop.steps_skipped,
         loss=loop.loss,
     )
+
+
+@contextlib.contextmanager
+def told_when_memory_is_short(recipe: PretrainRecipe, company: Company) -> Iterator[None]:
+    """Say what to do about a device that is too small for the batch.
+
+    Raises:
+        ConfigError: It is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        images = recipe.batch_size // (recipe.accumulate * company.ranks.count)
+        raise ConfigError(
+            f"The device has too little memory for {images} images at once ({str(problem).splitlines()[0]}). "
+            f"--set accumulate={2 * recipe.accumulate} halves them and --set recompute_activations=true keeps less of "
+            "each, neither changes what is learnt; or use more GPUs. `--dry-run` tells what it takes. The same command "
+            "goes on from the last checkpoint."
+        ) from None
 
 
 def _loop(

@@ -127,9 +127,10 @@ class Loop:
         alone, done, asked = self.ranks.count == 1, self.trained.position.step, 0
         # together they leave at the step that they agree on, and until then nobody may miss one
         items = leaving.until_asked(batches) if alone else batches
-        for batch in self.meter.waiting(on_device(items, self.device)):
+        for batch in on_device(self.meter.waiting(items), self.device):
             lr = self.schedule.lr_at(batch.step)
             self.unread.add(batch, lr, self.step(batch, lr))
+            self.meter.count_step()
             if self.trained.average is not None:
                 self.trained.average.update(batch.step)
             done = batch.step + 1

@@ -1,5 +1,7 @@
 """Speed, as a run tells it."""
 
+import time
+
 import pytest
 
 from caev2.pretrain.cost import mfu
@@ -8,8 +10,19 @@ from caev2.pretrain.meter import Meter
 
 def measured(**options) -> dict[str, float]:
     meter = Meter(8, **options)
-    assert len(list(meter.waiting(iter(["a", "b", "c"])))) == 3  # type: ignore[arg-type]
+    for _ in meter.waiting(iter(["a", "b", "c"])):  # type: ignore[arg-type]
+        meter.count_step()
     return meter.read()
+
+
+def test_only_the_loader_is_waited_for():
+    meter = Meter(8)
+    for _ in meter.waiting(iter(["a", "b", "c"])):  # type: ignore[arg-type]
+        time.sleep(0.05)
+        meter.count_step()
+    figures = meter.read()
+    assert figures["data_wait_percent"] < 20
+    assert figures["images_per_s"] == pytest.approx(3 * 8 / 0.15, rel=0.3)
 
 
 def test_the_share_of_the_peak_follows_from_the_rate():
