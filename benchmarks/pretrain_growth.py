@@ -155,7 +155,7 @@ def main() -> None:
     ]
     print_table(
         "Steps of a small student",
-        ("images", "from epoch", "ms a step: first half", "second half", "s until the first"),
+        ("images", "from epoch", "ms a step", "later", "s until the first"),
         [
             (f"{r['images']:,}", str(r["epoch"]), *(f"{r[name]:.2f}" for name in ("early_ms", "step_ms", "start_s")))
             for r in rows
