@@ -20,7 +20,7 @@ WINDOW_STEPS = 100
 MOST_WAITED = 0.03
 """Share of the time that steps may wait for batches before there are more workers."""
 _MOST_AHEAD = 16
-"""Batches that workers have ready or in work, together, but for one each: a large one takes half a gigabyte."""
+"""Batches that workers have ready or in work, all together, and one a worker at least: a large one takes half a GB."""
 
 Item = TypeVar("Item")
 

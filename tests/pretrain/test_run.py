@@ -168,8 +168,7 @@ class Refuse:
             raise ImportError(f"{name} must not be imported")
 sys.meta_path.insert(0, Refuse())
 from pathlib import Path
-from caev2.pretrain.ranks import ALONE, Company, Ranks, device_of
-from caev2.pretrain.run import pretrain, told_when_memory_is_short
+from caev2.pretrain.run import pretrain
 from tests.made_up_pretrain import PRETRAIN
 pretrain(sys.argv[1] + "/store", sys.argv[2], PRETRAIN, images=sys.argv[1] + "/images")
 assert not [name for name in sys.modules if name.startswith(("open_clip", "caev2.extract"))]
