@@ -102,6 +102,7 @@ def judge(
     orientation: Orientation,
     seed: int,
     device: str,
+    workers: int = 1,
     progress: Progress,
 ) -> Judged:
     """What one subject's features are worth; see `probe`."""
@@ -109,7 +110,13 @@ def judge(
     resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
     train_features, val_features = (
         extract_features(
-            subject, source, resize_px=resize_px, device=device, progress=progress, orientation=orientation
+            subject,
+            source,
+            resize_px=resize_px,
+            device=device,
+            progress=progress,
+            orientation=orientation,
+            workers=workers,
         )
         for source in (train, val)
     )

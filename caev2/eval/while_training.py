@@ -17,6 +17,7 @@ class NearestNeighbours:
 
     Args:
         images: Labelled images in two parts, which are looked at now.
+        workers: Processes that decode them.
         device: Where the student is.
         orientation: Whether the EXIF orientation is applied.
         resize_px: Short side before the centre crop; none: 8/7 of the crop.
@@ -33,9 +34,11 @@ class NearestNeighbours:
         device: str,
         orientation: Orientation,
         resize_px: int | None = None,
+        workers: int = 1,
         progress: Progress | None = None,
     ):
         self._train, self._val = open_splits(images)
+        self._workers = workers
         self._device, self._resize_px = device, resize_px
         self._orientation: Orientation = orientation
         self._progress = progress or Silent()
@@ -53,6 +56,7 @@ class NearestNeighbours:
                 orientation=self._orientation,
                 seed=0,
                 device=self._device,
+                workers=self._workers,
                 progress=Silent(),
             )
         except Caev2Error as problem:  # training goes on; it notices by itself what is not finite

@@ -1,5 +1,6 @@
 """How fast a run is, and what it waits for."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,8 @@ from caev2.pretrain.cost import mfu
 
 class Meter:
     """Images per second, how much of the time was spent waiting for batches, and what share of the peak is used.
+
+    The first step does not count: with it, workers start and steps are compiled.
 
     Args:
         batch_size: Images of a step, over all devices.
@@ -27,6 +30,7 @@ class Meter:
     ):
         self._batch_size, self._gmac, self._peak_flops, self._clock = batch_size, gmac, peak_flops, clock
         self._steps, self._waited, self._since = 0, 0.0, clock()
+        self._is_warm = False
 
     def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches as they leave their loader, timed: what comes later may wait for the device."""
@@ -41,9 +45,21 @@ class Meter:
     def count_step(self) -> None:
         """Another step was begun."""
         self._steps += 1
+        if not self._is_warm:
+            self._is_warm = True
+            self._steps, self._waited, self._since = 0, 0.0, self._clock()
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Time for something else than training, which does not count."""
+        begun = self._clock()
+        yield
+        self._since += self._clock() - begun
 
     def read(self) -> dict[str, float]:
-        """The figures since they were last read."""
+        """The figures since they were last read; nothing if no step counts yet."""
+        if not self._steps:
+            return {}
         seconds = max(self._clock() - self._since, 1e-9)
         rate = self._steps * self._batch_size / seconds
         figures = {"images_per_s": round(rate, 1), "data_wait_percent": round(100 * self._waited / seconds, 1)}
