@@ -2,7 +2,7 @@
 
     python benchmarks/pretrain_end_to_end.py [--sizes tiny,base] [--device cuda] [--workers 15] [--quick]
 
-In turns, every round beginning with another one, at equal batch:
+In turns, every round beginning with another one, each in a process of its own, at equal batch:
 
 * a: this engine on a store of 4-bit codes and JPEG crops of 224 pixels, through the library's own loader;
 * b: the same engine with CLIP ViT-B/16 in the loop (fp32 on a CPU, fp16 on a GPU; also in bf16 where the student is on
@@ -19,6 +19,8 @@ would count or not as the system shares pages. Writes benchmarks/results/pretrai
 """
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,18 +34,26 @@ from pretraining.report import Report, summarise
 from pretraining.setting import Material, Setting
 from pretraining.timing import Turn, interleave, time_loop
 
+CPU_STEPS = {"tiny": 10, "small": 6, "base": 3, "large": 2}
+"""Of a turn, some seconds at least: the first step after somebody else's turn is slower."""
+
 
 def measure(
     setting: Setting, material: Material, workers: int | None, *, rounds: int, warmup: int, steps: int
 ) -> dict[str, list[Turn]]:
     """Everybody's turns at one size."""
-    bench = Bench(setting, material)
-    ready = {name: loop_of(name, bench, workers) for name in chosen(setting, end_to_end=True)}
-    turns = {
-        name: lambda loop=loop: time_loop(loop, setting.device, warmup=warmup, steps=steps)
-        for name, loop in ready.items()
+    ready = {
+        name: partial(_ready, setting, material, name, workers, warmup, steps)
+        for name in chosen(setting, end_to_end=True)
     }
-    return interleave(turns, rounds, setting.device)
+    return interleave(ready, rounds, setting.device)
+
+
+def _ready(
+    setting: Setting, material: Material, name: str, workers: int | None, warmup: int, steps: int
+) -> Callable[[], Turn]:
+    loop = loop_of(name, Bench(setting, material), workers)
+    return partial(time_loop, loop, setting.device, warmup=warmup, steps=steps)
 
 
 @click.command(help=__doc__)
@@ -66,11 +76,10 @@ def main(
     on_cpu = device == "cpu"
     cores = len(os.sched_getaffinity(0))
     rounds = rounds or (1 if quick else 5 if on_cpu else 3)
-    # each worker brings whole batches, so that a turn is a fair average only over several of every worker's
-    steps, warmup = steps or (2 if quick or on_cpu else 4 * cores), 1 if on_cpu else cores
     asked = settings(sizes, device, batches, precision, compiled)
     images = images or max(64 if on_cpu else 2048, *(setting.batch for setting in asked))
-    held = {"rounds": rounds, "steps": steps, "warmup_steps": warmup, "workers": workers, "images": images}
+    held = {"rounds": rounds, "steps": steps or (CPU_STEPS if on_cpu else 4 * cores)}
+    held |= {"warmup_steps": 2 if on_cpu else cores, "workers": workers, "images": images}
     held |= {"source": "500x375 JPEG, quality 90", "store": "lloyd4, JPEG crops of 224 pixels, two views"}
     report = Report("pretrain-end-to-end", device, held, written=not quick)
     with kept_or_not(folder) as place:
@@ -79,7 +88,10 @@ def main(
             write_images(photographs, images)
         material = make_material(place, photographs, device)
         for setting in asked:
-            turns = measure(setting, material, workers, rounds=rounds, warmup=warmup, steps=steps)
+            # beside a GPU, workers bring whole batches each: a turn is a fair average only over several of everybody's
+            timed = steps or (2 if quick else CPU_STEPS[setting.size] if on_cpu else 4 * cores)
+            warmup = 2 if on_cpu else cores
+            turns = measure(setting, material, workers, rounds=rounds, warmup=warmup, steps=timed)
             report.add(setting.size, summarise(setting, turns, {}))
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/pretrain_step.py [--sizes tiny,base] [--device cuda] [--batch base=128] [--quick]
 
-In turns, every round beginning with another one after one that does not count, at equal batch and on the same crops,
-masks and latents:
+In turns, every round beginning with another one after one that does not count, each in a process of its own, at equal
+batch and on the same crops, masks and latents:
 
 * a: this engine on 4-bit codes of a store, which are decoded in the step;
 * b: the same engine with CLIP ViT-B/16 in the loop, as `--online fresh` has it (fp32 on a CPU, fp16 on a GPU); where
@@ -22,6 +22,8 @@ Peak memory is that of a process of its own for each: allocated on the GPU, or r
 included. Writes benchmarks/results/pretrain-step[-gpu]-DATE.json.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,16 +36,19 @@ from pretraining.report import Report, summarise
 from pretraining.setting import Material, Setting
 from pretraining.timing import Turn, interleave, peak_memory_mb, time_steps
 
+CPU_STEPS = {"tiny": 8, "small": 4, "base": 2, "large": 1}
+"""Of a turn, some seconds at least."""
+
 
 def measure(setting: Setting, material: Material, *, rounds: int, warmup: int, steps: int) -> dict[str, list[Turn]]:
     """Everybody's turns at one size; all students are in memory together."""
-    bench = Bench(setting, material)
-    ready = {name: CONTENDERS[name](bench) for name in chosen(setting)}
-    turns = {
-        name: lambda step=step: time_steps(step, setting.device, warmup=warmup, steps=steps)
-        for name, step in ready.items()
-    }
-    return interleave(turns, rounds, setting.device)
+    ready = {name: partial(_ready, setting, material, name, warmup, steps) for name in chosen(setting)}
+    return interleave(ready, rounds, setting.device)
+
+
+def _ready(setting: Setting, material: Material, name: str, warmup: int, steps: int) -> Callable[[], Turn]:
+    step = CONTENDERS[name](Bench(setting, material))
+    return partial(time_steps, step, setting.device, warmup=warmup, steps=steps)
 
 
 @click.command(help=__doc__)
@@ -64,9 +69,14 @@ def main(
     on_cpu = device == "cpu"
     rounds = rounds or (1 if quick else 5)
     # the first step after somebody else's turn is slower: memory comes anew from the system
-    steps, warmup = steps or (1 if quick else 2 if on_cpu else 20), 2 if on_cpu else 5
+    warmup = 2 if on_cpu else 5
     asked = settings(sizes, device, batches, precision, compiled)
-    held = {"rounds": rounds, "steps": steps, "warmup_steps": warmup, "image": "224x224 crops of photographs"}
+    held = {
+        "rounds": rounds,
+        "steps": steps or (CPU_STEPS if on_cpu else 20),
+        "warmup_steps": warmup,
+        "image": "224x224 crops of photographs",
+    }
     report = Report("pretrain-step", device, held, written=not quick)
     with kept_or_not(folder) as place:
         photographs = place / f"photographs-{max(64, *(setting.batch for setting in asked))}"
@@ -75,7 +85,8 @@ def main(
         material = make_material(place, photographs, device)
         for setting in asked:
             used = {name: peak_memory_mb(setting, material, name) for name in chosen(setting)} if memory else {}
-            turns = measure(setting, material, rounds=rounds, warmup=warmup, steps=steps)
+            timed = steps or (1 if quick else CPU_STEPS[setting.size] if on_cpu else 20)
+            turns = measure(setting, material, rounds=rounds, warmup=warmup, steps=timed)
             report.add(setting.size, summarise(setting, turns, used))
 
 

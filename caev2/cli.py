@@ -11,12 +11,14 @@ from caev2.commands.pretrain import import_checkpoint, pretrain
 from caev2.commands.probe import probe
 from caev2.commands.segment import segment
 from caev2.commands.store.group import store
+from caev2.store.files.open_files import allow_many
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("demo --quick"))
 @click.version_option(__version__, prog_name="caev2")
 def main() -> None:
     """CAE v2 pre-training on stored CLIP targets: extract once, train without CLIP, probe."""
+    allow_many()
 
 
 for command in (demo, extract, store, pretrain, probe, segment, import_checkpoint, recipes, teachers):

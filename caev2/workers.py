@@ -12,12 +12,14 @@ where `crops_of(images)` may raise any `Caev2Error`: it arrives here as it is, a
 import multiprocessing
 import multiprocessing.util
 import os
+import shutil
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -82,12 +84,20 @@ def in_order(
                 raise
             raise WorkerDied(
                 f"One of {workers} data workers was ended from outside ({_last_words or problem}). Most often memory "
-                "was short: free some, or let extract and pretrain do with fewer (--set workers=1, or 0). Then run the "
-                "same command again."
+                f"was short: of the machine, or shared memory{_say_shared()}. Free some (containers: --shm-size=8g), "
+                "or let extract and pretrain do with fewer (--set workers=1, or 0). Then run the same command again."
             ) from None
         if isinstance(item, Caev2Error):
             raise item
         yield item
+
+
+SHARED = Path("/dev/shm")
+"""Memory that processes share, a file system of its own on Linux; containers have 64 MB of it unless told."""
+
+
+def _say_shared() -> str:
+    return f" ({shutil.disk_usage(SHARED).total / 1e6:,.0f} MB in {SHARED})" if SHARED.is_dir() else ""
 
 
 @dataclass(frozen=True, slots=True)

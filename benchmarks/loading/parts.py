@@ -3,8 +3,8 @@
 import dataclasses
 import io
 import multiprocessing
+import os
 import random
-import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +26,8 @@ from caev2.store.reader import Store
 
 DECODE, LOADER = "JPEG decoding alone", "loader, in process"
 WORKERS = (1, 2)
-FEW, MANY = 4, 36
-"""Steps of two runs with workers: the difference is timed, so that starting them is not."""
+FEW, MANY, LAST = 4, 68, 72
+"""Batches a worker: the timing begins, ends, and the run ends."""
 ROWS = (10**3, 10**5, 10**6)
 EPOCHS = (0, 250)
 
@@ -99,26 +99,29 @@ def _timed(work: Callable[[], object], images: int) -> Spent:
 
 
 def measure_workers(store: Path, batch: int, workers: int) -> Spent:
-    """Seconds an image of the loader with workers; the batches arrive, and one byte of each row is looked at."""
+    """Seconds an image of the loader with workers; the batches arrive, and one byte of each row is looked at.
+
+    Timed while it runs: from a batch after the start to one before the end, so that neither starting workers nor a last
+    stock of batches counts.
+    """
     torch.set_num_threads(1)
     batches = open_batches(store, batch)
-    _, few, many = (_load(batches, steps * workers, workers) for steps in (FEW, FEW, MANY))  # the first one warms up
+    marks: list[Spent] = []
+    for number, one in enumerate(load_batches(batches, range(LAST * workers), workers)):
+        one.crops[:, 0, 0, 0].sum().item()
+        if number in (FEW * workers, MANY * workers):
+            marks.append((time.perf_counter(), _cpu_seconds()))
     images = (MANY - FEW) * workers * batch
-    return (many[0] - few[0]) / images, (many[1] - few[1]) / images
-
-
-def _load(batches: StepBatches, steps: int, workers: int) -> Spent:
-    wall, cpu = time.perf_counter(), _cpu_seconds()
-    for batch in load_batches(batches, range(steps), workers):
-        batch.crops[:, 0, 0, 0].sum().item()
-    while multiprocessing.active_children():  # asking collects those that have ended, and with them their time
-        time.sleep(0.01)
-    return time.perf_counter() - wall, _cpu_seconds() - cpu
+    return (marks[1][0] - marks[0][0]) / images, (marks[1][1] - marks[0][1]) / images
 
 
 def _cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    """Of this process and its workers, in the kernel's ticks of 10 ms."""
+    ticks = 0
+    for pid in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(after_name[11]) + int(after_name[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def measure_orders(store: Path, batch: int, rounds: int) -> Iterator[dict]:

@@ -1,19 +1,21 @@
 """Turns: everybody in every round, so that whatever else the machine does meets all alike."""
 
+import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from caev2.pretrain.heap import keep_freed_memory
 from caev2.pretrain.step import tensor_cores
 
-from .contenders import CONTENDERS, Bench, Step
+from .contenders import CONTENDERS, LIVE, LIVE_BF16, STORE, Bench, Step
 from .loaders import Loop
 from .setting import Material, Setting
 
@@ -46,7 +48,7 @@ def time_steps(step: Step, device: str, *, warmup: int, steps: int) -> Turn:
 
 def time_loop(loop: Loop, device: str, *, warmup: int, steps: int) -> Turn:
     """A loader and the steps on what it brings; it is started anew, and is at work when the time begins."""
-    with closing(loop.load(warmup + steps + SPARE)) as loaded:
+    with contextlib.closing(loop.load(warmup + steps + SPARE)) as loaded:
         awaited = Awaited(loaded)
         batches = loop.feed(awaited)
         for _ in range(warmup):
@@ -80,21 +82,75 @@ def settle(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def interleave(turns: Mapping[str, Callable[[], Turn]], rounds: int, device: str) -> dict[str, list[Turn]]:
+Ready = Callable[[], Callable[[], Turn]]
+"""Makes what a contender needs, and gives what has it take a turn."""
+
+
+class Contestant:
+    """A contender in a process of its own, so that nobody's memory or caches are another's; waits for its turns.
+
+    Args:
+        name: Who.
+        ready: Makes what it needs, at its first turn.
+        device: Where it computes.
+    """
+
+    def __init__(self, name: str, ready: Ready, device: str):
+        spawn = multiprocessing.get_context("spawn")
+        self._ours, theirs = spawn.Pipe()
+        self._name = name
+        self._process = spawn.Process(target=_take_turns, args=(theirs, name, ready, device))
+        self._process.start()
+        theirs.close()
+
+    def turn(self) -> Turn:
+        """Have it take one; others wait."""
+        self._ours.send(True)
+        try:
+            return self._ours.recv()
+        except EOFError:
+            raise SystemExit(f"{self._name} has ended before its time; what it said is above.") from None
+
+    def close(self) -> None:
+        """It has had its turns."""
+        self._ours.close()
+        self._process.join()
+
+
+def _take_turns(asked: Connection, name: str, ready: Ready, device: str) -> None:
+    prepare(name, device)
+    with tensor_cores(device):
+        take: Callable[[], Turn] | None = None
+        with contextlib.suppress(EOFError):
+            while asked.recv():
+                take = take or ready()
+                asked.send(take())
+                if device != "cpu":
+                    torch.cuda.empty_cache()  # one's kept memory must not be another's lack of it
+
+
+def prepare(name: str, device: str) -> None:
+    """What the command does before it trains, for those who are this package."""
+    if device == "cpu" and name in (STORE, LIVE, LIVE_BF16):
+        keep_freed_memory()
+
+
+def interleave(ready: Mapping[str, Ready], rounds: int, device: str) -> dict[str, list[Turn]]:
     """Everybody's turns; each round begins with another one, and one before them all does not count.
 
     In that one compilers are at work, and memory is asked of the system for the first time.
     """
-    names, found = list(turns), {name: [] for name in turns}
-    with tensor_cores(device):
+    names, found = list(ready), {name: [] for name in ready}
+    with contextlib.ExitStack() as ending:
+        contestants = {
+            name: ending.enter_context(contextlib.closing(Contestant(name, one, device))) for name, one in ready.items()
+        }
         for number in range(-1, rounds):
             first = number % len(names)
             for name in names[first:] + names[:first]:
-                turn = turns[name]()
+                turn = contestants[name].turn()
                 if number >= 0:
                     found[name].append(turn)
-                if device != "cpu":
-                    torch.cuda.empty_cache()  # one's kept memory must not be another's lack of it
     return found
 
 
@@ -106,6 +162,7 @@ def peak_memory_mb(setting: Setting, material: Material, name: str) -> float:
 
 
 def _peak_mb(setting: Setting, material: Material, name: str) -> float:
+    prepare(name, setting.device)
     with tensor_cores(setting.device):
         step = CONTENDERS[name](Bench(setting, material))
         for _ in range(MEMORY_STEPS):

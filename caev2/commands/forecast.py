@@ -15,6 +15,7 @@ def as_numbers(found: "Forecast") -> dict[str, Any]:
     return {
         **dataclasses.asdict(found.plan),
         "batch_size": found.batch_size,
+        "devices": found.devices,
         "images_at_once": found.images_at_once,
         "gmac_per_image": found.cost.total / 1e9,
         **{f"gmac_per_image_{part}": count / 1e9 for part, count in dataclasses.asdict(found.cost).items()},
@@ -48,6 +49,7 @@ def as_words(found: "Forecast") -> dict[str, str]:
     from caev2.store.disk import say_bytes
 
     plan, cost, memory = found.plan, found.cost, found.memory
+    each = " on each" if found.devices > 1 else ""
     parts = ", ".join(f"{part} {count / 1e9:.3g}" for part, count in dataclasses.asdict(cost).items() if count)
     return {
         "images": f"{plan.images:,}, {plan.views} view{'s' * (plan.views > 1)} of each",
@@ -57,7 +59,7 @@ def as_words(found: "Forecast") -> dict[str, str]:
         "forward pass": f"{cost.total / 1e9:.3g} GMAC an image: {parts}",
         "step": f"{cost.flops_per_step / 1e9:,.4g} GFLOP an image, "
         f"{cost.flops_per_step * found.batch_size / 1e12:,.4g} TFLOP a batch",
-        "memory": f"about {say_bytes(found.memory_bytes)} for {found.images_at_once:,} images at once in "
+        "memory": f"about {say_bytes(found.memory_bytes)} for {found.images_at_once:,} images at once{each} in "
         f"{found.precision}: model and optimiser {say_bytes(memory.model_bytes)}, "
         f"{say_bytes(memory.activation_bytes_per_image)} an image",
         "free memory": f"{say_bytes(found.free_memory_bytes)} on {found.device}",
@@ -84,6 +86,10 @@ def _say_speed(found: "Forecast") -> str:
     )
 
 
+def _say_devices(number: int) -> str:
+    return "one such device" if number == 1 else f"{number} such devices that lose nothing by sharing"
+
+
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
@@ -94,4 +100,4 @@ def _say_time(found: "Forecast") -> str:
         return "not known"
     least, median, most = hours
     said = f"{say_hours(least)} to {say_hours(most)}" if found.is_noisy else say_hours(median)
-    return f"{said} for {found.steps_left:,} steps on one such device, if all of them go at that speed"
+    return f"{said} for {found.steps_left:,} steps on {_say_devices(found.devices)}, if all of them go at that speed"

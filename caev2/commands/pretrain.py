@@ -107,7 +107,8 @@ def pretrain(
 
     With --online, targets are computed in every step, to compare with; --online fresh takes IMAGES RUN and no store.
 
-    SIGTERM, Ctrl-C and SIGUSR1 save a checkpoint and leave with status 143, 130 and 138.
+    SIGTERM, Ctrl-C and SIGUSR1 save a checkpoint and leave with status 143, 130 and 138. A second Ctrl-C leaves at
+    once, and what was trained since the last checkpoint is lost.
     """
     if replay is not None:
         _replay(ctx, replay, device, as_json)
@@ -120,6 +121,7 @@ def pretrain(
     taught.refuse_strays(ctx, images, dry_run)
     refuse_missing_wandb(wandb)
     leave_to_ranks(ctx, None if dry_run else gpus, device)
+    from caev2.pretrain.heap import keep_freed_memory
     from caev2.pretrain.lesson import store_lesson
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import teach
@@ -131,7 +133,7 @@ def pretrain(
         if online is None:
             opened = Store(STORE.convert(store, None, ctx))
             if dry_run:
-                _print_forecast(chosen, opened, run, pick_device(device), as_json, bars(quiet))
+                _print_forecast(chosen, opened, run, pick_device(device), gpus or 1, as_json, bars(quiet))
                 return
             make, orientation = (
                 partial(store_lesson, opened, chosen, images=images),
@@ -140,6 +142,8 @@ def pretrain(
         else:
             make, orientation = taught.lesson(store, recipe, chosen, images)
         where, progress = pick_device(device), bars(quiet or not is_first())
+        if where == "cpu":
+            keep_freed_memory()
         result = teach(
             make,
             run,
@@ -158,17 +162,20 @@ def _judge(
     images: "Path | ImagesUrl", orientation: "Orientation", device: str, progress: "Progress"
 ) -> "NearestNeighbours":
     from caev2.eval.while_training import NearestNeighbours
+    from caev2.pretrain.loading import cores
 
-    return NearestNeighbours(images, device=device, orientation=orientation, progress=progress)
+    # meanwhile nobody trains, so all cores are free; on a CPU the student's own threads use them
+    workers = cores() if device.startswith("cuda") else 1
+    return NearestNeighbours(images, device=device, orientation=orientation, workers=workers, progress=progress)
 
 
 def _print_forecast(
-    recipe: "PretrainRecipe", store: "Store", run: Path, device: str, as_json: bool, progress: "Progress"
+    recipe: "PretrainRecipe", store: "Store", run: Path, device: str, devices: int, as_json: bool, progress: "Progress"
 ) -> None:
     from caev2.commands.forecast import as_numbers, as_words
     from caev2.pretrain.forecast import forecast
 
-    found = forecast(recipe, store, run, device=device, progress=progress)
+    found = forecast(recipe, store, run, device=device, devices=devices, progress=progress)
     print_result(as_numbers(found) if as_json else as_words(found), as_json, f"{run} would be")
 
 

@@ -37,6 +37,7 @@ def _undress(axes: "Axes") -> None:
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """The loss, and the cosine of each kind of token, over the steps of a run's log."""
+    records = [record for record in records if "loss" in record]  # others are judgements
     figure = _new_figure(9.0, 3.6)
     loss, cosine = figure.subplots(1, 2)
     steps = [record["step"] for record in records]

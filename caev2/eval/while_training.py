@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from caev2.errors import CheckpointError
+from caev2.errors import Caev2Error
 from caev2.eval.entrants import Entrant
 from caev2.eval.run import judge, open_splits
 from caev2.eval.subjects import student_subject
@@ -17,6 +17,7 @@ class NearestNeighbours:
 
     Args:
         images: Labelled images in two parts, which are looked at now.
+        workers: Processes that decode them.
         device: Where the student is.
         orientation: Whether the EXIF orientation is applied.
         resize_px: Short side before the centre crop; none: 8/7 of the crop.
@@ -33,9 +34,11 @@ class NearestNeighbours:
         device: str,
         orientation: Orientation,
         resize_px: int | None = None,
+        workers: int = 1,
         progress: Progress | None = None,
     ):
         self._train, self._val = open_splits(images)
+        self._workers = workers
         self._device, self._resize_px = device, resize_px
         self._orientation: Orientation = orientation
         self._progress = progress or Silent()
@@ -53,9 +56,10 @@ class NearestNeighbours:
                 orientation=self._orientation,
                 seed=0,
                 device=self._device,
+                workers=self._workers,
                 progress=Silent(),
             )
-        except CheckpointError as problem:  # training itself notices what is not finite
+        except Caev2Error as problem:  # training goes on; it notices by itself what is not finite
             self._progress.warn(f"No nearest neighbours this time: {problem}")
             return {}
         return {"knn_percent": round(100 * found.accuracy["knn"].value, 2)}

@@ -11,7 +11,6 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from caev2.errors import ConfigError
 from caev2.extract.prepare import Preparation, PreparedImage
-from caev2.workers import in_order
+from caev2.workers import SHARED, in_order
 
 _VIEWS_AT_ONCE = 16
 """In one message, at least, if an image has fewer."""
@@ -63,17 +62,14 @@ def _messages_ahead(workers: int, message_bytes: int) -> int:
     if fits < 1:
         raise ConfigError(
             f"{workers} workers need {(workers + 2) * message_bytes / 1e6:.0f} MB of shared memory, and half of what "
-            f"is free in {_SHARED} is {free / 1e6:.0f} MB. Give it more (containers: --shm-size=1g), or decode in "
+            f"is free in {SHARED} is {free / 1e6:.0f} MB. Give it more (containers: --shm-size=1g), or decode in "
             "fewer processes: --set workers=1, or 0."
         )
     return min(wanted, fits)
 
 
-_SHARED = Path("/dev/shm")
-
-
 def _free_bytes() -> int:
-    return shutil.disk_usage(_SHARED if _SHARED.is_dir() else "/tmp").free  # another system has its own way
+    return shutil.disk_usage(SHARED if SHARED.is_dir() else "/tmp").free  # another system has its own way
 
 
 class CropPool:

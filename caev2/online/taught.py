@@ -12,7 +12,7 @@ from caev2.extract.encode import encoder_for
 from caev2.extract.teachers.teacher import Teacher
 from caev2.pretrain.batches import Batch
 from caev2.pretrain.decode import TargetDecoder
-from caev2.pretrain.step import normalise_images
+from caev2.pretrain.step import image_statistics, normalise_by
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.reader import Store
 
@@ -105,14 +105,15 @@ class TaughtInputs:
 
     def __init__(self, lecture: Lecture, form: AsStored | AsComputed):
         self._lecture, self._form = lecture, form
-        self._normalise: Callable[[Tensor], Tensor] = normalise_images
+        self._normalise: Callable[[Tensor, Tensor, Tensor], Tensor] = normalise_by
 
     def __call__(self, batch: Batch) -> tuple[Float[Tensor, "image 3 size size"], Float[Tensor, "image token width"]]:
         """Normalised images, and latents."""
         shown = batch.crops if batch.shown is None else batch.shown
-        return self._normalise(batch.crops), self._form(self._lecture.latents_of(shown))
+        images = self._normalise(batch.crops, *image_statistics(batch.crops.device))
+        return images, self._form(self._lecture.latents_of(shown))
 
     def compile(self) -> None:
         """Let torch compile what the student's side takes."""
-        self._normalise = torch.compile(normalise_images, dynamic=False)
+        self._normalise = torch.compile(normalise_by, dynamic=False)
         self._form.compile()

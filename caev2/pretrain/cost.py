@@ -106,7 +106,9 @@ class TrainingMemory:
         return self.model_bytes + images * self.activation_bytes_per_image
 
 
-def estimate_memory(model: ModelSettings, masked: int, precision: str, *, recompute: bool = False) -> TrainingMemory:
+def estimate_memory(
+    model: ModelSettings, masked: int, precision: str, *, recompute: bool = False, averaged: bool = False
+) -> TrainingMemory:
     """Memory that training takes at its peak, by counting what the backward pass needs.
 
     Counted is what torch keeps when each operation runs by itself and attention is fused: inputs of norms, linear
@@ -120,10 +122,11 @@ def estimate_memory(model: ModelSettings, masked: int, precision: str, *, recomp
         masked: How many of its patches are masked.
         precision: `bf16` or `fp32`.
         recompute: Blocks keep their inputs only, and one block at a time the rest.
+        averaged: A moving average of the weights is kept beside them.
     """
     cast = CAST_BYTES_PER_PARAMETER if precision == "bf16" else 0
     return TrainingMemory(
-        model_bytes=count_parameters(model) * (MODEL_BYTES_PER_PARAMETER + cast),
+        model_bytes=count_parameters(model) * (MODEL_BYTES_PER_PARAMETER + cast + (4 if averaged else 0)),
         activation_bytes_per_image=_activation_bytes(model, masked, 2 if precision == "bf16" else 4, recompute),
     )
 

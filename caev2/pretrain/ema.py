@@ -1,12 +1,15 @@
 """A moving average of the weights, which often judges better than the weights themselves."""
 
 from collections.abc import Mapping
+from typing import Generic, TypeVar, cast
 
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
+Student = TypeVar("Student", bound=nn.Module)
 
-class Average:
+
+class Average(Generic[Student]):
     """The average of a student's weights over steps; the first steps count more, so that the start is soon forgotten.
 
     Args:
@@ -14,7 +17,7 @@ class Average:
         decay: How much of the average stays at each step, such as 0.9999.
     """
 
-    def __init__(self, student: nn.Module, decay: float):
+    def __init__(self, student: Student, decay: float):
         self._ema, self._student = ModelEmaV3(student, decay=decay, use_warmup=True), student
 
     @property
@@ -23,9 +26,9 @@ class Average:
         return self._ema.module.state_dict()
 
     @property
-    def student(self) -> nn.Module:
+    def student(self) -> Student:
         """A student with the averaged weights."""
-        return self._ema.module
+        return cast(Student, self._ema.module)
 
     def update(self, step: int) -> None:
         """Take the weights after a step in."""

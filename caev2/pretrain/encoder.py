@@ -53,10 +53,10 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.attn = SelfAttention(width, heads)
-        self.ls1 = LayerScale(width, layer_scale) if layer_scale is not None else nn.Identity()
+        self.ls1 = None if layer_scale is None else LayerScale(width, layer_scale)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
-        self.ls2 = LayerScale(width, layer_scale) if layer_scale is not None else nn.Identity()
+        self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale)
 
     def forward(
         self,
@@ -64,8 +64,8 @@ class EncoderBlock(nn.Module):
         scales: BlockScales = UNSCALED,
     ) -> Float[Tensor, "image token width"]:
         """Attention, then MLP, each scaled per image where drop path is on."""
-        tokens = add_branch(tokens, self.ls1(self.attn(self.norm1(tokens))), scales.attention)
-        return add_branch(tokens, self.ls2(self.mlp(self.norm2(tokens))), scales.mlp)
+        tokens = add_branch(tokens, self.attn(self.norm1(tokens)), self.ls1, scales.attention)
+        return add_branch(tokens, self.mlp(self.norm2(tokens)), self.ls2, scales.mlp)
 
 
 class Encoder(nn.Module):

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import crc32c
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from caev2.store.disk import writing
 
@@ -31,6 +29,11 @@ class EventFile:
     """
 
     def __init__(self, run: Path, from_step: int):
+        # here, for the package is an extra
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+        self._event, self._summary = Event, Summary
         folder = run / FOLDER
         # TensorBoard reads the files of a folder in the order of their names
         self._path = folder / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
@@ -47,8 +50,9 @@ class EventFile:
         Raises:
             OutputError: They cannot be written.
         """
-        values = [Summary.Value(tag=name, simple_value=number) for name, number in figures(record).items()]
-        self._append(Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values)))
+        values = [self._summary.Value(tag=name, simple_value=number) for name, number in figures(record).items()]
+        summary = self._summary(value=values)
+        self._append(self._event(wall_time=time.time(), step=record["step"], summary=summary))
 
     def flush(self) -> None:
         """Nothing: there is no buffer. A crash of the machine may take the last events, which training shows again."""
@@ -57,7 +61,7 @@ class EventFile:
         """Close the file."""
         self._file.close()
 
-    def _append(self, event: Event) -> None:
+    def _append(self, event: Any) -> None:
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         record = length + _masked_crc(length) + data + _masked_crc(data)

@@ -27,7 +27,9 @@ def _ahead(batches: Iterator[Batch], device: str) -> Iterator[Batch]:
         for tensor in batch.tensors().values():
             tensor.record_stream(computing)  # or its memory would be taken for the next one while it is still read
         yield batch
-        behind.append(computing.record_event())
+        done = torch.cuda.Event(blocking=True)  # or waiting would keep a core busy that a worker has use for
+        done.record(computing)
+        behind.append(done)
         if len(behind) > STEPS_AHEAD:
             behind.popleft().synchronize()
         batch = _send(next(batches, None), device, stream)  # while the step that was just begun is computed

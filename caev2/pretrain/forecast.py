@@ -17,8 +17,10 @@ from caev2.pretrain.cost import (
     mfu,
     peak_flops,
 )
+from caev2.pretrain.lesson import precision_of, refuse_unequal_parts
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.plan import PretrainPlan, fit_recipe, plan
+from caev2.pretrain.ranks import Ranks
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.rehearsal import BUDGET_S, Rehearsal, rehearse
 from caev2.progress import Progress, Silent
@@ -37,8 +39,10 @@ class Forecast:
 
     plan: PretrainPlan
     batch_size: int
+    devices: int
+    """That share each batch."""
     images_at_once: int
-    """How many go through the student together; the others of a batch follow (`accumulate`)."""
+    """How many go through the student together on each; the others of a batch follow (`accumulate`)."""
     cost: MultiplyAdds
     device: str
     """Its name as torch gives it, or `cpu`."""
@@ -74,12 +78,12 @@ class Forecast:
         return 100 * mfu(self.cost.total / 1e9, self.rehearsal.images_per_s, self.peak_flops)
 
     def hours(self) -> tuple[float, float, float] | None:
-        """What is left at the rate of the quickest, the median and the slowest step that was timed."""
+        """What is left at the rate of the quickest, the median and the slowest step that was timed, on all devices."""
         if self.rehearsal is None:
             return None
         slowest, quickest = self.rehearsal.images_per_s_range
         rates = (quickest, self.rehearsal.images_per_s, slowest)
-        return tuple(self.steps_left * self.batch_size / rate / 3600 for rate in rates)  # type: ignore[return-value]
+        return tuple(self.steps_left * self.batch_size / (self.devices * rate) / 3600 for rate in rates)  # type: ignore[return-value]
 
     @property
     def is_noisy(self) -> bool:
@@ -94,6 +98,7 @@ def forecast(
     run: Path,
     *,
     device: str,
+    devices: int = 1,
     progress: Progress | None = None,
     budget_s: float = BUDGET_S,
 ) -> Forecast:
@@ -104,6 +109,7 @@ def forecast(
         store: Where the targets are.
         run: Folder that the run would have.
         device: Where to train, as torch spells it.
+        devices: How many such devices will share each batch; one of them is timed.
         progress: Who is told what does not fit.
         budget_s: About so many seconds are spent on steps.
 
@@ -111,13 +117,16 @@ def forecast(
         Caev2Error: What the run itself would refuse about recipe and store.
     """
     progress = progress or Silent()
+    refuse_unequal_parts(recipe, Ranks(count=devices))
     planned, recipe = plan(recipe, store, run), fit_recipe(recipe, store)
-    precision = recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
-    memory = estimate_memory(recipe.model, recipe.mask.count, precision, recompute=recipe.recompute_activations)
+    precision = precision_of(recipe, device)
+    memory = _memory(recipe, precision, recipe.recompute_activations)
+    at_once = recipe.batch_size // (recipe.accumulate * devices)
     found = Forecast(
         plan=planned,
         batch_size=recipe.batch_size,
-        images_at_once=recipe.batch_size // recipe.accumulate,
+        devices=devices,
+        images_at_once=at_once,
         cost=count_multiply_adds(recipe.model, recipe.mask.count),
         device=_name(device),
         precision=precision,
@@ -131,8 +140,13 @@ def forecast(
     )
     _warn(found, recipe, progress)
     progress.say(f"pretrain: timing steps on {found.device}")
-    timed = rehearse(recipe, precision, device, memory, found.free_memory_bytes, budget_s=budget_s)
+    timed = rehearse(recipe, precision, device, memory, found.free_memory_bytes, most=at_once, budget_s=budget_s)
     return dataclasses.replace(found, rehearsal=timed)
+
+
+def _memory(recipe: PretrainRecipe, precision: str, recompute: bool) -> TrainingMemory:
+    averaged = recipe.ema_decay is not None
+    return estimate_memory(recipe.model, recipe.mask.count, precision, recompute=recompute, averaged=averaged)
 
 
 def _name(device: str) -> str:
@@ -176,11 +190,11 @@ def advise(found: Forecast, recipe: PretrainRecipe) -> str:
     """How the recipe's batch fits, the same results in less memory; smaller parts first, since they cost no time."""
     free, recompute = found.free_memory_bytes, recipe.recompute_activations
     for recomputing in (False, True) if not recompute else (True,):
-        memory = estimate_memory(recipe.model, recipe.mask.count, found.precision, recompute=recomputing)
+        memory = _memory(recipe, found.precision, recomputing)
         room = (free - memory.model_bytes) // memory.activation_bytes_per_image
         if room >= 1:
             also = " and --set recompute_activations=true" if recomputing and not recompute else ""
-            return f"Give --set accumulate={_parts(recipe.batch_size, room)}{also}."
+            return f"Give --set accumulate={_parts(recipe.batch_size // found.devices, room)}{also}."
     return f"Its weights, gradients and moments alone take {say_bytes(found.memory.model_bytes)}: take another device."
 
 

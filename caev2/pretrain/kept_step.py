@@ -47,6 +47,8 @@ class KeptStep:
     """`fp32` or `bf16`."""
     device: str
     """Where the step was computed."""
+    accumulate: int
+    """In how many parts, one after another."""
     figures: dict[str, float]
     """Loss, cosines and gradient norm as they were, not finite as they may be."""
 
@@ -59,8 +61,18 @@ def keep_step(
     *,
     device: str,
     figures: dict[str, float],
+    accumulate: int = 1,
 ) -> None:
     """Write a step to a file.
+
+    Args:
+        path: The file.
+        objective: Student and loss.
+        batch: All of it, on its device.
+        latents: Its targets, decoded.
+        device: Where the step was computed.
+        figures: What came of it.
+        accumulate: In how many parts the batch went through the student.
 
     Raises:
         OutputError: It cannot be written.
@@ -72,6 +84,7 @@ def keep_step(
         "loss": to_mapping(objective.loss),
         "precision": objective.precision,
         "device": device,
+        "accumulate": accumulate,
         "figures": {name: str(value) for name, value in figures.items()},  # JSON has no word for what is not finite
         "batch": {name: getattr(batch, name) for name in ("step", "epoch", "view", "drifted")},
     }
@@ -115,6 +128,7 @@ def _parse(tensors: dict[str, Tensor], facts: dict[str, Any]) -> KeptStep:
         generators=parts["generator"],
         precision=facts["precision"],
         device=facts["device"],
+        accumulate=facts.get("accumulate", 1),
         figures={name: float(value) for name, value in facts["figures"].items()},
     )
 

@@ -15,7 +15,7 @@ from types import FrameType
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from caev2.errors import RankLost
-from caev2.pretrain.signals import SIGNALS
+from caev2.pretrain.signals import SIGNALS, Heard
 
 PATIENCE_S = 10.0
 """How long ranks may live on once one has failed: those on CPUs notice by themselves and say so, GPUs' do not."""
@@ -32,12 +32,16 @@ def launch(words: Sequence[str], count: int) -> int:
 
     Raises:
         RankLost: One was ended from outside.
+        KeyboardInterrupt: Ctrl-C was pressed again while the ranks were leaving.
     """
     ranks: list[subprocess.Popen] = []
     asked: list[int] = []
+    heard = Heard()
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         del frame
+        if heard.is_forced(number):
+            raise KeyboardInterrupt  # which ends the ranks
         asked.append(number)
         for rank in ranks:
             rank.send_signal(number)

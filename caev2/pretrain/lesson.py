@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
+
 from caev2.errors import ConfigError
 from caev2.pretrain.batches import Shard, ShownCrops, StepBatches
 from caev2.pretrain.decode import TargetDecoder
@@ -108,8 +110,9 @@ def _batches(
 
 
 def precision_of(recipe: PretrainRecipe, device: str) -> str:
-    """What the student computes in."""
-    return recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
+    """What the student computes in: bf16 on GPUs that know it, unless the recipe says."""
+    knows = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return recipe.precision or ("bf16" if knows else "fp32")
 
 
 def refuse_unequal_parts(recipe: PretrainRecipe, ranks: Ranks) -> None:

@@ -19,7 +19,8 @@ WINDOW_STEPS = 100
 """After so many steps it is looked at how long they waited; more than are prepared ahead at any time."""
 MOST_WAITED = 0.03
 """Share of the time that steps may wait for batches before there are more workers."""
-_AHEAD = 4
+_MOST_AHEAD = 16
+"""Batches that workers have ready or in work, all together, and one a worker at least: a large one takes half a GB."""
 
 Item = TypeVar("Item")
 
@@ -50,7 +51,7 @@ def load_adaptively(
 
     if workers is not None or not on_gpu:
         return load(steps, workers or 0)
-    most = max(1, cores() // ranks_of_machine)
+    most = max(1, cores() // ranks_of_machine - 1)  # one is for whoever trains
     return grow(load, steps, first=min(FIRST_WORKERS, most), most=most)
 
 
@@ -65,7 +66,9 @@ def load_batches(
     """The batches of some steps in order, prepared ahead by a fixed number of workers; see `in_order`."""
     if workers == 0:
         return in_order(batches.batch_of, steps, workers=0, pin_memory=pin_memory)
-    packed = in_order(batches.packed_of, steps, workers=workers, ahead=_AHEAD, pin_memory=pin_memory)
+    packed = in_order(
+        batches.packed_of, steps, workers=workers, ahead=max(1, min(4, _MOST_AHEAD // workers)), pin_memory=pin_memory
+    )
     return map(PackedBatch.unpack, packed)
 
 

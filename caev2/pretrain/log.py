@@ -33,6 +33,11 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return records
 
 
+def was_judged(run: Path, step: int) -> bool:
+    """Whether the log has a line with what was said of the student after a step, apart from the step's own line."""
+    return any(record["step"] == step and "loss" not in record for record in read_log(run))
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)

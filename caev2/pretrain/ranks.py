@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, distributed
 
 from caev2.errors import Caev2Error, ConfigError, FirstRankRefused, RankLost
+from caev2.pretrain.signals import Interrupted
 
 T = TypeVar("T")
 
-PATIENCE = datetime.timedelta(minutes=10)
-"""How long a rank waits for the others: as long as one may write a checkpoint. One that dies is noticed at once, by
-gloo and by whoever started it."""
+PATIENCE = datetime.timedelta(minutes=60)
+"""How long a rank waits for the others: as long as the first may write a checkpoint, or judge the student. One that
+dies is noticed at once, by gloo and by whoever started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,32 @@ _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SI
 
 
 def device_of(ranks: Ranks, device: str) -> str:
-    """The device of a rank: with several on a machine, each has a GPU of its own."""
-    return f"cuda:{ranks.on_machine}" if device == "cuda" and ranks.count > 1 else device
+    """The device of a rank: with several on a machine, each has a GPU of its own.
+
+    Raises:
+        ConfigError: All of them were given the same.
+    """
+    if ranks.count == 1 or not device.startswith("cuda"):
+        return device
+    if device != "cuda":
+        raise ConfigError(f"{ranks.count} ranks were given {device}, all the same. Leave --device away, or say cuda.")
+    return f"cuda:{ranks.on_machine}"
+
+
+def use_gpu(ranks: Ranks, device: str) -> None:
+    """Have this process, its threads included, touch no other GPU than the given one.
+
+    Raises:
+        ConfigError: There is none of this number.
+    """
+    if not device.startswith("cuda"):
+        return
+    if ranks.on_machine >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{ranks.per_machine} ranks of a machine want a GPU each, and it has {torch.cuda.device_count()}. Start "
+            "fewer."
+        )
+    torch.cuda.set_device(device)
 
 
 @contextlib.contextmanager
@@ -81,8 +106,6 @@ def joined(ranks: Ranks, device: str) -> Iterator["Company"]:
         yield Company(ranks)
         return
     on_gpu = device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(device)
     try:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     except (ValueError, RuntimeError) as problem:  # DistNetworkError, DistStoreError are RuntimeErrors
@@ -90,8 +113,13 @@ def joined(ranks: Ranks, device: str) -> Iterator["Company"]:
             f"Rank {ranks.index} of {ranks.count} does not meet the others: {str(problem).splitlines()[0]}. Start all "
             "of them with torchrun, which sets MASTER_ADDR and MASTER_PORT, or with --gpus on one machine."
         ) from None
+    together = not on_gpu  # NCCL's way out waits for ranks that may wait for this one: in trouble, just end
     try:
         yield Company(ranks)
+        together = True
+    except Interrupted:
+        together = True
+        raise
     except RuntimeError as problem:
         if not _is_loss(problem):
             raise
@@ -100,8 +128,9 @@ def joined(ranks: Ranks, device: str) -> Iterator["Company"]:
             "said; the same command goes on from the last checkpoint."
         ) from None
     finally:
-        with contextlib.suppress(RuntimeError):  # of a group that is broken already
-            distributed.destroy_process_group()
+        if together:
+            with contextlib.suppress(RuntimeError):  # of a group that is broken already
+                distributed.destroy_process_group()
 
 
 def _is_loss(problem: RuntimeError) -> bool:

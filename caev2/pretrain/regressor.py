@@ -66,8 +66,8 @@ class RegressorBlock(nn.Module):
         attended = self.attn(
             self.norm_q(masked + masked_positions), self.norm_k(patches + positions), self.norm_v(patches)
         )
-        masked = self.norm2(add_branch(masked, self.ls1(attended), scales.attention))
-        return add_branch(masked, self.ls2(self.mlp(masked)), scales.mlp)
+        masked = self.norm2(add_branch(masked, attended, self.ls1, scales.attention))
+        return add_branch(masked, self.mlp(masked), self.ls2, scales.mlp)
 
 
 def _layer_scale(width: int, start: float | None) -> LayerScale:

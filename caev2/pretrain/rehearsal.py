@@ -59,11 +59,12 @@ def rehearse(
     memory: TrainingMemory,
     free_bytes: int,
     *,
+    most: int,
     budget_s: float = BUDGET_S,
 ) -> Rehearsal | None:
     """Train on made-up images for some seconds; none if there is no memory for a single image.
 
-    The batch is doubled up to that of the recipe while time and memory allow it, since devices are faster with more
+    The batch is doubled while time and memory allow it, since devices are faster with more
     images at once.
 
     Args:
@@ -72,9 +73,10 @@ def rehearse(
         device: Where.
         memory: What training is estimated to take.
         free_bytes: Memory that is free there.
+        most: Images at once, at most: as the run has them.
         budget_s: About so long it may take.
     """
-    end, most = time.perf_counter() + budget_s, recipe.batch_size // recipe.accumulate
+    end = time.perf_counter() + budget_s
 
     def fits(size: int) -> bool:
         return memory.of_batch(size) <= _MEMORY_SHARE * free_bytes

@@ -72,10 +72,13 @@ def _compute(kept: KeptStep, objective: Objective, batch: Batch, device: str) ->
     watch, model = _Watch(), objective.student
     watch.inputs(model, batch, kept.latents)
     watch.listen(model)
-    images, latents = normalise_images(batch.crops), kept.latents.to(device)
-    alignment = objective(images, latents, batch.visible, batch.masked, batch.keep)
-    watch.look("the loss", alignment.loss)
-    alignment.loss.backward()
+    figures = []
+    for part, latents in zip(batch.split(kept.accumulate), kept.latents.chunk(kept.accumulate), strict=True):
+        alignment = objective(normalise_images(part.crops), latents.to(device), part.visible, part.masked, part.keep)
+        watch.look("the loss", alignment.loss)
+        (alignment.loss / kept.accumulate).backward()
+        figures.append(torch.stack([alignment.loss.detach(), *alignment[1:]]))
+    loss, class_cosine, visible_cosine, masked_cosine = torch.stack(figures).mean(0)
     total = _gradient_norm(model)
     watch.look("norm of all gradients", total)
     return Replay(
@@ -84,12 +87,12 @@ def _compute(kept: KeptStep, objective: Objective, batch: Batch, device: str) ->
         view=batch.view,
         precision=kept.precision,
         device=device,
-        finite=bool(alignment.loss.isfinite() & total.isfinite()),
+        finite=bool(loss.isfinite() & total.isfinite()),
         first_not_finite=watch.first,
-        loss=float(alignment.loss.detach()),
-        cosine_class=float(alignment.class_cosine),
-        cosine_visible=float(alignment.visible_cosine),
-        cosine_masked=float(alignment.masked_cosine),
+        loss=float(loss),
+        cosine_class=float(class_cosine),
+        cosine_visible=float(visible_cosine),
+        cosine_masked=float(masked_cosine),
         grad_norm=float(total),
         grad_norms={
             name: float(_gradient_norm(part)) for name, part in model.named_children() if list(part.parameters())

@@ -16,9 +16,9 @@ class LayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((width,), start))
 
-    def forward(self, branch: Float[Tensor, "image token width"]) -> Float[Tensor, "image token width"]:
-        """The branch, scaled."""
-        return branch * self.gamma
+    def forward(self) -> Float[Tensor, " width"]:
+        """The factors; `add_branch` multiplies with them."""
+        return self.gamma
 
 
 class BlockScales(NamedTuple):
@@ -59,10 +59,15 @@ class DropPath(nn.Module):
 def add_branch(
     tokens: Float[Tensor, "image token width"],
     branch: Float[Tensor, "image token width"],
+    layer_scale: LayerScale | None,
     scale: Float[Tensor, " image"] | None,
 ) -> Float[Tensor, "image token width"]:
-    """The tokens plus a branch, scaled per image."""
-    return tokens + (branch if scale is None else branch * scale[:, None, None])
+    """The tokens plus a branch, scaled per channel and per image: in one pass over them, and one for each gradient."""
+    per_image = None if scale is None else scale[:, None, None]
+    if layer_scale is None:
+        return tokens + branch if per_image is None else torch.addcmul(tokens, branch, per_image)
+    gamma = layer_scale()
+    return torch.addcmul(tokens, branch, gamma if per_image is None else per_image * gamma)
 
 
 def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:

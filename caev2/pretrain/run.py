@@ -11,18 +11,20 @@ import torch
 
 from caev2.errors import ConfigError
 from caev2.pretrain.checkpoint import Position
+from caev2.pretrain.compiling import compiles
 from caev2.pretrain.cost import count_multiply_adds, peak_flops
 from caev2.pretrain.ema import Average
 from caev2.pretrain.identity import RunIdentity, claim_run, refuse_other_run
 from caev2.pretrain.lesson import Lesson, MakeLesson, store_lesson
 from caev2.pretrain.loading import load_adaptively
 from caev2.pretrain.lock import hold_run
+from caev2.pretrain.log import was_judged
 from caev2.pretrain.loggers import Logger, open_loggers, refuse_missing_wandb
 from caev2.pretrain.meter import Meter
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.parameters import adamw
 from caev2.pretrain.plan import learning_rates
-from caev2.pretrain.ranks import Company, device_of, joined, ranks_of_environment
+from caev2.pretrain.ranks import Company, device_of, joined, ranks_of_environment, use_gpu
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.resume import load_newest, refuse_existing, remove_scratch
 from caev2.pretrain.signals import Interrupted, catching_signals
@@ -83,7 +85,8 @@ def pretrain(
         init_from: A run, or an official file, whose weights a new run starts from; none: fresh weights.
         progress: Who is told.
         stop_after: Save a checkpoint and leave after this many steps of the run.
-        judge: What is asked of the student every `knn_epochs` epochs, and at the end; its figures go to the log.
+        judge: What is asked of the student every `knn_epochs` epochs, and at the end, and of the averaged weights if
+            there are any; its figures go to the log.
         wandb: Project at Weights & Biases that figures are sent to as well; none: they stay here.
 
     Raises:
@@ -139,7 +142,9 @@ def teach(
     refuse_missing_wandb(wandb)
     progress, run, ranks = progress or Silent(), Path(run), ranks_of_environment()
     progress = progress if ranks.is_first else Silent()
-    lesson = make(device=device_of(ranks, device), ranks=ranks, progress=progress)
+    device = device_of(ranks, device)
+    use_gpu(ranks, device)
+    lesson = make(device=device, ranks=ranks, progress=progress)
     with joined(ranks, lesson.device) as company:
         return learn(
             lesson,
@@ -246,7 +251,8 @@ def _train(
             device=lesson.device,
             ranks_of_machine=company.ranks.per_machine,
         )
-        asked = loop.run(loaded, leaving, company.agreement())
+        with told_when_memory_is_short(recipe, company):
+            asked = loop.run(loaded, leaving, company.agreement())
         company.wait()  # until the first has saved: whoever leaves early has the others ended
         if asked and trained.position.step < total:
             raise Interrupted(asked, trained.position.step)
@@ -260,6 +266,25 @@ def _train(
     )
 
 
+@contextlib.contextmanager
+def told_when_memory_is_short(recipe: PretrainRecipe, company: Company) -> Iterator[None]:
+    """Say what to do about a device that is too small for the batch.
+
+    Raises:
+        ConfigError: It is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        images = recipe.batch_size // (recipe.accumulate * company.ranks.count)
+        raise ConfigError(
+            f"The device has too little memory for {images} images at once ({str(problem).splitlines()[0]}). "
+            f"--set accumulate={2 * recipe.accumulate} halves them and --set recompute_activations=true keeps less of "
+            "each, neither changes what is learnt; or use more GPUs. `--dry-run` tells what it takes. The same command "
+            "goes on from the last checkpoint."
+        ) from None
+
+
 def _loop(
     trained: Trained,
     lesson: Lesson,
@@ -269,17 +294,16 @@ def _loop(
     progress: Progress,
     judge: Judge | None,
 ) -> Loop:
-    recipe, ranks, device = lesson.recipe, company.ranks, lesson.device
+    recipe, ranks, device, first = lesson.recipe, company.ranks, lesson.device, trained.position.step
     objective = Objective(trained.model, recipe.loss, lesson.form, lesson.precision)
-    on_gpu = device.startswith("cuda")
-    peak = peak_flops(torch.cuda.get_device_name(device)) if on_gpu else None
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.startswith("cuda") else None
     step = TrainStep(
         objective,
         trained.optimizer,
         lesson.inputs,
         clip_norm=recipe.optimizer.clip_norm,
         accumulate=recipe.accumulate,
-        compiled=on_gpu if recipe.compile is None else recipe.compile,
+        compiled=compiles(recipe, device, progress),
         company=company,
         skipped=trained.position.skipped,
     )
@@ -297,8 +321,12 @@ def _loop(
         ranks=ranks,
         log=log,
         progress=progress,
-        keep=KeepDiverged(trained.run, objective, lesson.inputs, lesson.batches.batch_of, device, ranks),
+        epoch_of=lesson.batches.order.epoch_of,
+        keep=KeepDiverged(
+            trained.run, objective, lesson.inputs, lesson.batches.batch_of, device, ranks, recipe.accumulate
+        ),
         judge=judge if ranks.is_first else None,
+        is_judged=not first or not rhythm.is_judged(first) or was_judged(trained.run, first - 1),
     )
 
 

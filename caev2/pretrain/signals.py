@@ -5,6 +5,7 @@ time is up. The command ends with 128 plus the signal's number, as shells report
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +14,8 @@ from typing import NoReturn, TypeVar
 Item = TypeVar("Item")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+FORCE_S = 1.0
+"""Ctrl-C again, so long after the first, leaves at once; sooner, it is the same one, sent twice."""
 PATIENCE_S = 5.0
 """How long a run that was asked to leave waits for its next batch: batch systems kill some 30 s after a SIGTERM."""
 
@@ -35,19 +38,42 @@ class _OutOfPatience(KeyboardInterrupt):
     """A run that was asked to leave has waited long enough; no library takes it for an error of its own."""
 
 
+class Heard:
+    """Signals so far, and whether somebody insists."""
+
+    def __init__(self):
+        self._first_ctrl_c: float | None = None
+
+    def is_forced(self, number: int) -> bool:
+        """Whether this is Ctrl-C once more, `FORCE_S` after the first or later."""
+        if number != signal.SIGINT:
+            return False
+        now = time.monotonic()
+        if self._first_ctrl_c is None:
+            self._first_ctrl_c = now
+        return now - self._first_ctrl_c >= FORCE_S
+
+
 class Leaving:
     """Which signal asked the run to leave, and the end of its work when one did."""
 
     def __init__(self):
         self.number: int | None = None
+        self._heard = Heard()
         self._is_waiting = False
 
     def hear(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal."""
+        """Remember the first signal, and give way to impatience.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed again.
+        """
         del frame
         if self.number is None:
             self.number = number
             signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+        if self._heard.is_forced(number):
+            raise KeyboardInterrupt
 
     def lose_patience(self, number: int, frame: FrameType | None) -> None:
         """Stop waiting for an item, if that is what is done."""

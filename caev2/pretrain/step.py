@@ -1,6 +1,7 @@
 """One training step: forward, loss, backward, clip, update. Nothing in it waits for the device."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -39,8 +40,24 @@ class StepFigures(NamedTuple):
 
 def normalise_images(crops: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image 3 size size"]:
     """Pixels 0-255 to the student's input."""
-    mean = torch.tensor(IMAGENET_MEAN, device=crops.device).mul(255)
-    std = torch.tensor(IMAGENET_STD, device=crops.device).mul(255)
+    return normalise_by(crops, *image_statistics(crops.device))
+
+
+@functools.cache
+def image_statistics(device: torch.device) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Mean and deviation of pixels 0-255, brought to a device once.
+
+    Whoever copies to a GPU from ordinary memory waits for all that it was given before.
+    """
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device).mul(255) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
+
+
+def normalise_by(
+    crops: UInt8[Tensor, "image size size 3"], mean: Float[Tensor, "3"], std: Float[Tensor, "3"]
+) -> Float[Tensor, "image 3 size size"]:
+    """Channels first, less a mean and over a deviation: what of `normalise_images` can be compiled."""
     return crops.float().sub(mean).div(std).permute(0, 3, 1, 2).contiguous()
 
 
@@ -71,14 +88,14 @@ class StoredInputs:
     def __call__(self, batch: Batch) -> tuple[Float[Tensor, "image 3 size size"], Float[Tensor, "image token width"]]:
         """Normalised images, and latents."""
         assert batch.targets is not None, "batches of a store have them"
-        return self._compute(batch.crops, batch.targets)
+        return self._compute(batch.crops, batch.targets, *image_statistics(batch.crops.device))
 
     def compile(self) -> None:
         """Let torch make one pass of each."""
         self._compute = torch.compile(self._decode, dynamic=False)
 
-    def _decode(self, crops: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return normalise_images(crops), self.decoder(targets)
+    def _decode(self, crops: Tensor, targets: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        return normalise_by(crops, mean, std), self.decoder(targets)
 
 
 class Objective(nn.Module):

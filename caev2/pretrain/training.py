@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from caev2.errors import OutputError, TrainingDiverged
+from caev2.errors import FirstRankRefused, OutputError, TrainingDiverged
 from caev2.pretrain.batches import Batch
 from caev2.pretrain.checkpoint import Position, save_checkpoint
 from caev2.pretrain.ema import Average
@@ -22,8 +21,6 @@ from caev2.pretrain.signals import Leaving
 from caev2.pretrain.step import MAX_SKIPPED, Inputs, Objective, TrainStep
 from caev2.pretrain.telling import SHOWN, StepRecord, Unread, warn_of
 from caev2.progress import Progress
-
-NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 @runtime_checkable
@@ -45,7 +42,7 @@ class Trained:
     fingerprint: str
     model: CAEv2
     optimizer: torch.optim.Optimizer
-    average: Average | None
+    average: Average[CAEv2] | None
     position: Position
     keep_checkpoints: int
     saved: Position | None
@@ -111,7 +108,10 @@ class Loop:
     log: Lines
     progress: Progress
     keep: "KeepDiverged"
+    epoch_of: Callable[[int], int]
     judge: Callable[[CAEv2], Mapping[str, float]] | None = None
+    is_judged: bool = True
+    """Whether the student at its present step was judged already, if it was to be."""
     steps_skipped: int = 0
     loss: float | None = None
     """Of the last step that was logged and applied."""
@@ -125,16 +125,19 @@ class Loop:
             OutputError: Log or checkpoint cannot be written.
         """
         alone, done, asked = self.ranks.count == 1, self.trained.position.step, 0
+        if not self.is_judged:
+            self._judge(done - 1)
         # together they leave at the step that they agree on, and until then nobody may miss one
         items = leaving.until_asked(batches) if alone else batches
-        for batch in self.meter.waiting(on_device(items, self.device)):
+        for batch in on_device(self.meter.waiting(items), self.device):
             lr = self.schedule.lr_at(batch.step)
             self.unread.add(batch, lr, self.step(batch, lr))
+            self.meter.count_step()
             if self.trained.average is not None:
                 self.trained.average.update(batch.step)
             done = batch.step + 1
             self.progress.advance(1)
-            self._look_around(batch.step)
+            self._look_around(batch)
             asked = agreement.reach(leaving.number or 0)
             if asked:
                 break
@@ -145,31 +148,47 @@ class Loop:
             self._save()
         return asked
 
-    def _look_around(self, step: int) -> None:
-        """Do what is due after a step."""
-        done, rhythm = step + 1, self.rhythm
-        judged = self.judge(self.trained.model) if self.judge is not None and rhythm.is_judged(done) else {}
-        if rhythm.is_logged(step) or rhythm.is_saved(done) or judged:
-            self._look(judged)
+    def _look_around(self, batch: Batch) -> None:
+        """Do what is due after a step; what was learnt is saved before time is spent on judging it."""
+        done, rhythm = batch.step + 1, self.rhythm
+        judged = self.judge is not None and rhythm.is_judged(done)
+        if rhythm.is_logged(batch.step) or rhythm.is_saved(done) or judged:
+            self._look()
         if rhythm.is_saved(done):
             self._save()
+        if judged:
+            self._judge(batch.step)
 
-    def _look(self, judged: Mapping[str, float] = NOTHING) -> None:
-        """Wait for the steps so far, and tell what came of them; a judgement is part of the last one's line.
+    def _judge(self, step: int) -> None:
+        """A line of its own with what the judge says of the student, and of its averaged weights."""
+        if self.judge is None:
+            return
+        with self.meter.resting():
+            found = dict(self.judge(self.trained.model))
+            if self.trained.average is not None:
+                averaged = self.judge(self.trained.average.student)
+                found |= {f"ema_{name}": value for name, value in averaged.items()}
+        if found:
+            epoch = self.epoch_of(step)
+            self.log.write({"step": step, "epoch": epoch, **found})
+            self.progress.say(f"epoch {epoch}: " + ", ".join(f"{name} {value}" for name, value in found.items()))
+
+    def _look(self) -> None:
+        """Wait for the steps so far, and tell what came of them.
 
         Raises:
             TrainingDiverged: Several steps in a row were not finite.
         """
         records = self.unread.read()
         speed = self.meter.read() if records else {}
-        for place, record in enumerate(records, start=1):
+        for record in records:
             self.trained.position = Position(record.step + 1, record.skipped)
             self.steps_skipped += bool(record.skipped)
-            found = judged if place == len(records) else NOTHING
-            if record.skipped or found or self.rhythm.is_logged(record.step):
-                self._tell(record, {**record.line(), **speed, **found})
+            if record.skipped or self.rhythm.is_logged(record.step):
+                self._tell(record, {**record.line(), **speed})
             if record.skipped == MAX_SKIPPED:
-                raise self.keep(record)
+                problem = self.keep(record)
+                raise problem if self.ranks.is_first else FirstRankRefused(str(problem))
 
     def _tell(self, record: StepRecord, line: dict[str, Any]) -> None:
         self.log.write(line)
@@ -180,8 +199,9 @@ class Loop:
 
     def _save(self) -> None:
         if self.ranks.is_first:
-            self.log.flush()
-            self.trained.save()
+            with self.meter.resting():
+                self.log.flush()
+                self.trained.save()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +214,25 @@ class KeepDiverged:
     batch_of: Callable[[int], Batch]
     device: str
     ranks: Ranks
+    accumulate: int
 
     def __call__(self, record: StepRecord) -> TrainingDiverged:
         """Write the file, and say where it is."""
         path = self.run / f"diverged-step-{record.step}{self._of_rank()}.safetensors"
         batch = self.batch_of(record.step).to(self.device)
         try:
-            keep_step(path, self.objective, batch, self.inputs(batch)[1], device=self.device, figures=record.figures)
+            keep_step(
+                path,
+                self.objective,
+                batch,
+                self.inputs(batch)[1],
+                device=self.device,
+                figures=record.figures,
+                accumulate=self.accumulate,
+            )
             kept = f"`caev2 pretrain --replay {path}` shows the last one again"
+            if self.ranks.count > 1:
+                kept += " (of this rank's images; the others kept theirs beside it)"
         except OutputError as problem:
             kept = f"The last one is not kept for a replay. {problem}"
         return TrainingDiverged(

@@ -15,7 +15,7 @@ EVERY = ("--set", "log_steps=1")
 
 
 def losses(run) -> list[float]:
-    return [record["loss"] for record in read_log(run)]
+    return [record["loss"] for record in read_log(run) if "loss" in record]
 
 
 def judged(printed: str) -> set[str]:

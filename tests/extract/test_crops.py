@@ -83,7 +83,7 @@ def test_raw_crops_change_no_target(made, tmp_path):
 def test_training_needs_no_images_and_is_what_it_would_be_with_them(made, tmp_path, kind, monkeypatch):
     pretrain(made / kind, tmp_path / "alone", PRETRAIN)
     source = open_images(made / "images")
-    monkeypatch.setattr("caev2.pretrain.run.open_crops", lambda store, images: ViewReplay(store, source))
+    monkeypatch.setattr("caev2.pretrain.lesson.open_crops", lambda store, images: ViewReplay(store, source))
     pretrain(made / kind, tmp_path / "replayed", PRETRAIN)
     runs = (tmp_path / "alone", tmp_path / "replayed")
     first, second = (read_checkpoint(latest_checkpoint(run / "checkpoints").path)[0] for run in runs)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.subjects import find_checkpoint, load_student
 from caev2.pretrain.batches import Batch
+from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.decode import TargetDecoder
 from caev2.pretrain.lesson import store_lesson
 from caev2.pretrain.log import read_log
@@ -283,6 +284,34 @@ def test_figures_of_a_judge_are_part_of_the_log(data, tmp_path):
     train(data, tmp_path / "run", recipe, judge=judge)
     found = {record["step"]: record["knn_percent"] for record in read_log(tmp_path / "run") if "knn_percent" in record}
     assert found == {5: 51.0, 8: 52.0}
+    train(data, tmp_path / "run", recipe, judge=judge)  # it is at its end, and was judged there
+    assert len(asked) == 2
     train(data, tmp_path / "alone", dataclasses.replace(PRETRAIN, log_steps=100))
     judged, alone = last_weights(tmp_path / "run"), last_weights(tmp_path / "alone")
     assert all(torch.equal(tensor, judged[name]) for name, tensor in alone.items())
+
+
+def test_what_was_learnt_is_saved_before_it_is_judged_and_the_judgement_is_made_up_for(data, tmp_path):
+    recipe, run = dataclasses.replace(PRETRAIN, knn_epochs=2, checkpoint_epochs=2, ema_decay=0.5), tmp_path / "run"
+
+    def stumble(student):
+        raise ConfigError("the machine went away")
+
+    with pytest.raises(ConfigError, match="went away"):
+        train(data, run, recipe, judge=stumble)
+    assert latest_checkpoint(run / "checkpoints").step == 6
+    seen = []
+
+    def judge(student):
+        seen.append(student.head.linear.weight.detach().clone())
+        return {"knn_percent": float(len(seen))}
+
+    train(data, run, recipe, judge=judge)
+    judged = [record for record in read_log(run) if "loss" not in record]
+    assert judged == [
+        {"step": 5, "epoch": 1, "knn_percent": 1.0, "ema_knn_percent": 2.0},
+        {"step": 8, "epoch": 2, "knn_percent": 3.0, "ema_knn_percent": 4.0},
+    ]
+    averaged = open_average(run)["head.linear.weight"]
+    assert torch.equal(seen[3], averaged)
+    assert torch.equal(seen[2], last_weights(run)["model/head.linear.weight"])

@@ -92,11 +92,11 @@ def test_a_dropped_branch_is_skipped_and_a_kept_one_scaled_up(encoder, images):
     tokens = torch.cat([encoder.cls_token.expand(5, -1, -1), inner], dim=1)
     tokens = encoder.blocks[0](tokens)
     middle = encoder.blocks[1]
-    tokens = tokens + middle.ls1(middle.attn(middle.norm1(tokens))) / 0.75
-    tokens = tokens + middle.ls2(middle.mlp(middle.norm2(tokens))) / 0.75
+    tokens = tokens + middle.ls1.gamma * middle.attn(middle.norm1(tokens)) / 0.75
+    tokens = tokens + middle.ls2.gamma * middle.mlp(middle.norm2(tokens)) / 0.75
     last = encoder.blocks[2]
     kept = tokens[2:]
-    kept = kept + last.ls1(last.attn(last.norm1(kept))) / 0.5
-    kept = kept + last.ls2(last.mlp(last.norm2(kept))) / 0.5
+    kept = kept + last.ls1.gamma * last.attn(last.norm1(kept)) / 0.5
+    kept = kept + last.ls2.gamma * last.mlp(last.norm2(kept)) / 0.5
     expected = encoder.norm(torch.cat([tokens[:2], kept]))
     torch.testing.assert_close(encoder(images, keep=keep), expected, atol=1e-5, rtol=1e-5)

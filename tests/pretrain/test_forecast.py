@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from caev2.commands.forecast import as_words
+from caev2.errors import ConfigError
 from caev2.pretrain.checkpoint import save_checkpoint
 from caev2.pretrain.cost import TrainingMemory, estimate_memory
 from caev2.pretrain.forecast import Forecast, advise, checkpoint_bytes, forecast, free_memory
@@ -41,9 +42,9 @@ class Listening:
         self.warned.append(message)
 
 
-def look(data, tmp_path, progress=None, **changes) -> Forecast:
-    recipe = dataclasses.replace(PRETRAIN, **changes)
-    return forecast(recipe, Store(data / "store"), tmp_path / "run", device="cpu", progress=progress, budget_s=0.5)
+def look(data, tmp_path, progress=None, devices=1, **changes) -> Forecast:
+    recipe, store, run = dataclasses.replace(PRETRAIN, **changes), Store(data / "store"), tmp_path / "run"
+    return forecast(recipe, store, run, device="cpu", devices=devices, progress=progress, budget_s=0.5)
 
 
 def test_steps_are_measured_and_nothing_is_written(data, tmp_path):
@@ -68,6 +69,23 @@ def test_hours_are_what_is_left_at_the_measured_rate(data, tmp_path):
     assert found.mfu_percent == pytest.approx(100 * 3 * 2 * found.cost.total * 8 / 1e12)
 
 
+def test_several_devices_have_a_share_of_the_images_and_of_the_hours(data, tmp_path):
+    found = dataclasses.replace(look(data, tmp_path, devices=3), rehearsal=TIMED)
+    alone = dataclasses.replace(look(data, tmp_path), rehearsal=TIMED)
+    assert (found.batch_size, found.images_at_once) == (6, 2)
+    assert found.hours() == pytest.approx([hours / 3 for hours in alone.hours()])
+    words = as_words(found)
+    assert "for 2 images at once on each in fp32" in words["memory"]
+    assert "on 3 such devices that lose nothing by sharing" in words["time"]
+    with pytest.raises(ConfigError, match="not cut into 4 ranks"):
+        look(data, tmp_path, devices=4)
+
+
+def test_the_average_of_weights_takes_memory_too(data, tmp_path):
+    found, plain = look(data, tmp_path, ema_decay=0.99), look(data, tmp_path)
+    assert found.memory.model_bytes - plain.memory.model_bytes == 4 * found.plan.parameters
+
+
 def test_the_words_say_how_much_was_measured_and_how_sure_that_is(data, tmp_path):
     found = look(data, tmp_path)
     noisy, steady, single = (
@@ -89,24 +107,24 @@ def test_what_has_no_room_is_not_measured_and_not_guessed(data, tmp_path):
     assert found.hours() is None
     assert found.mfu_percent is None
     assert not found.is_noisy
-    assert rehearse(PRETRAIN, "fp32", "cpu", MEMORY, free_bytes=1000) is None
+    assert rehearse(PRETRAIN, "fp32", "cpu", MEMORY, free_bytes=1000, most=6) is None
 
 
 def test_a_rehearsal_takes_no_more_images_than_memory_allows():
     one = TrainingMemory(model_bytes=0, activation_bytes_per_image=100)
-    found = rehearse(PRETRAIN, "fp32", "cpu", one, free_bytes=300, budget_s=2.0)
+    found = rehearse(PRETRAIN, "fp32", "cpu", one, free_bytes=300, most=6, budget_s=2.0)
     assert found is not None
     assert found.batch_size == 2
 
 
 def test_a_rehearsal_reaches_the_batch_of_the_recipe_where_there_is_time():
-    found = rehearse(PRETRAIN, "fp32", "cpu", MEMORY, free_bytes=10**12)
+    found = rehearse(PRETRAIN, "fp32", "cpu", MEMORY, free_bytes=10**12, most=6)
     assert found is not None
     assert (found.batch_size, len(found.seconds)) == (6, 20)
 
 
 def test_a_rehearsal_ends_though_a_single_step_takes_longer_than_all_of_it_may():
-    found = rehearse(PRETRAIN, "fp32", "cpu", MEMORY, free_bytes=10**12, budget_s=0.0)
+    found = rehearse(PRETRAIN, "fp32", "cpu", MEMORY, free_bytes=10**12, most=6, budget_s=0.0)
     assert found is not None
     assert (found.batch_size, len(found.seconds)) == (1, 1)
 

@@ -8,8 +8,38 @@ from caev2.pretrain.meter import Meter
 
 def measured(**options) -> dict[str, float]:
     meter = Meter(8, **options)
-    assert len(list(meter.waiting(iter(["a", "b", "c"])))) == 3  # type: ignore[arg-type]
+    for _ in meter.waiting(iter("abc")):  # type: ignore[arg-type]
+        meter.count_step()
     return meter.read()
+
+
+def test_only_the_loader_is_waited_for():
+    now = [0.0]
+
+    def load():
+        for batch in "abc":
+            now[0] += 1.0
+            yield batch
+
+    meter = Meter(8, clock=lambda: now[0])
+    for _ in meter.waiting(load()):  # type: ignore[arg-type]
+        now[0] += 4.0
+        meter.count_step()
+    assert meter.read() == {"images_per_s": 1.6, "data_wait_percent": 20.0}
+
+
+def test_neither_the_first_step_nor_anything_but_training_counts():
+    now = [0.0]
+    meter = Meter(8, clock=lambda: now[0])
+    now[0] += 100.0
+    meter.count_step()
+    assert meter.read() == {}
+    for _ in range(2):
+        now[0] += 2.0
+        meter.count_step()
+        with meter.resting():
+            now[0] += 50.0
+    assert meter.read()["images_per_s"] == 4.0
 
 
 def test_the_share_of_the_peak_follows_from_the_rate():

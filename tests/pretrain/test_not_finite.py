@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from caev2.errors import CheckpointDamaged, CheckpointError, TrainingDiverged
 from caev2.pretrain.checkpoint import latest_checkpoint
@@ -155,11 +156,12 @@ def healthy(data, tmp_path):
     targets = torch.from_numpy(store.read_stored("projected", batch.view, batch.rows.numpy()))
     model = build(recipe.model, seed=0)
 
-    def keep(figures: dict[str, float], precision: str = "fp32") -> Path:
+    def keep(figures: dict[str, float], precision: str = "fp32", accumulate: int = 1) -> Path:
         path = tmp_path / "kept.safetensors"
         sound = dataclasses.replace(batch, targets=targets)
         objective = Objective(model, precision=precision)
-        keep_step(path, objective, sound, targets.float(), device="cpu", figures=figures)
+        latents = targets.float()
+        keep_step(path, objective, sound, latents, device="cpu", figures=figures, accumulate=accumulate)
         return path
 
     return model, keep
@@ -175,6 +177,20 @@ def test_a_replay_of_a_finite_step_says_so_and_has_the_same_numbers_each_time(he
     assert 0 < once.loss < 2
     assert once.recorded == {"device": "cpu", "loss": 1.5}
     assert once.grad_norm == pytest.approx(sum(norm**2 for norm in once.grad_norms.values()) ** 0.5, rel=1e-5)
+
+
+def test_a_replay_takes_the_batch_in_the_parts_of_the_run(healthy):
+    model, keep = healthy
+    shown = []
+    hook = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: shown.append(len(inputs[0])) if type(module) is type(model) else None
+    )
+    whole, parts = replay_step(keep({})), replay_step(keep({}, accumulate=3))
+    hook.remove()
+    assert shown == [6, 2, 2, 2]
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert parts.cosine_masked == pytest.approx(whole.cosine_masked, rel=1e-4)
+    assert parts.grad_norm == pytest.approx(whole.grad_norm, rel=1e-4)
 
 
 def test_a_replay_computes_in_the_precision_of_the_run(healthy):

@@ -23,7 +23,8 @@ from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.log import read_log
 from caev2.pretrain.model import build
 from caev2.pretrain.plan import fit_recipe, plan
-from caev2.pretrain.run import pretrain
+from caev2.pretrain.ranks import ALONE, Company, Ranks, device_of
+from caev2.pretrain.run import pretrain, told_when_memory_is_short
 from caev2.pretrain.step import tensor_cores
 from caev2.recipe import override
 from caev2.store.manifest import read_manifest
@@ -181,3 +182,18 @@ def test_pretrain_runs_where_no_teacher_can_be_imported(data, tmp_path):
     train(data, tmp_path / "here")
     # another process, perhaps with other threads: the same batches, the same loss up to rounding
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "here"), rtol=1e-4)
+
+
+def test_too_little_memory_is_told_with_the_ways_out():
+    recipe = dataclasses.replace(PRETRAIN, accumulate=2)
+    with (
+        pytest.raises(ConfigError, match=rf"for {recipe.batch_size // 2} images at once .*--set accumulate=4"),
+        told_when_memory_is_short(recipe, Company(ALONE)),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_ranks_that_were_given_one_gpu_are_refused():
+    assert device_of(Ranks(3, 4, 3, 4), "cuda") == "cuda:3"
+    with pytest.raises(ConfigError, match=r"4 ranks were given cuda:0, all the same"):
+        device_of(Ranks(3, 4, 3, 4), "cuda:0")

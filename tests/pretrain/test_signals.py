@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from caev2.pretrain import signals
 from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.signals import SIGNALS, Interrupted, catching_signals, leaving_early
 from tests.pretrain.training import STEPS, assert_equal_runs, train
@@ -103,6 +104,20 @@ def test_what_is_ignored_stays_so_as_ctrl_c_is_for_a_background_job_of_a_shell()
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_once_more_leaves_at_once_and_the_same_one_sent_twice_does_not(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    with catching_signals() as leaving:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+            now[0] += 0.3
+        now[0] += 0.5
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert leaving.number == signal.SIGTERM
 
 
 def test_a_signal_before_the_first_item_leaves_none():

@@ -34,4 +34,6 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """What a run holds, but for TensorBoard's files, which are named after the time and the process."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {name.as_posix(): path.read_bytes() for name, path in paths.items() if name.parts[0] != "tensorboard"}

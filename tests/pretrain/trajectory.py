@@ -93,7 +93,8 @@ def follow(oracle: Oracle, folder: Path, *, compiled: bool) -> list[dict]:
         ranks=ALONE,
         log=log,
         progress=Silent(),
-        keep=KeepDiverged(folder, objective, inputs, list(batches_of(oracle, steps)).__getitem__, "cpu", ALONE),
+        keep=KeepDiverged(folder, objective, inputs, list(batches_of(oracle, steps)).__getitem__, "cpu", ALONE, 1),
+        epoch_of=lambda step: 0,
     )
     with catching_signals() as leaving:
         assert loop.run(batches_of(oracle, steps), leaving, Agreement(ALONE)) == 0

@@ -11,6 +11,7 @@ The first row of every tap is the class token; a teacher that pools in another w
 Whoever brings another kind of teacher writes a class with these two members; nothing else has to know.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -135,11 +136,14 @@ def normalise(
 ) -> Float[Tensor, "image 3 height width"]:
     """What a teacher sees: `(x / 255 - mean) / std` in fp32, to the bit as torchvision.transforms."""
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    return pixels.sub_(_per_channel(mean, pixels)).div_(_per_channel(std, pixels))
+    return pixels.sub_(_per_channel(mean, pixels.device)).div_(_per_channel(std, pixels.device))
 
 
-def _per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device).view(3, 1, 1)
+@functools.cache
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Brought to a device once: whoever copies to a GPU from ordinary memory waits for all that it was given before."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
 def check_images(images: Tensor, image_px: int) -> None:

@@ -1,5 +1,6 @@
 """Open files, no more than a process may have; the one opened longest ago makes room."""
 
+import contextlib
 import os
 import resource
 import weakref
@@ -17,6 +18,18 @@ def most_open(*, copies: bool) -> int:
     """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MOST_COPIES if copies else _MOST
     return most if allowed == resource.RLIM_INFINITY else max(1, min(most, allowed // 2))
+
+
+def allow_many() -> None:
+    """Let this process and its children open as many files as the system lets it, where less was set.
+
+    For commands only: shells set 1,024 for the sake of programs that watch files with `select`, which none of ours do.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _MOST if most == resource.RLIM_INFINITY else min(most, 2 * _MOST)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 Place = tuple[str, int, int]
