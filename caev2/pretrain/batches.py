@@ -104,27 +104,8 @@ class Batch:
         return dataclasses.replace(self, **pinned)
 
 
-@dataclass(frozen=True, slots=True)
-class PackedBatch:
-    """A batch on its way from a worker."""
-
-    memory: UInt8[Tensor, " byte"]
-    layout: Layout
-    step: int
-    epoch: int
-    view: int
-    drifted: str | None
-
-    def pin_memory(self) -> "PackedBatch":
-        """The same in page-locked memory; see `Batch.pin_memory`."""
-        return dataclasses.replace(self, memory=self.memory.pin_memory())
-
-    def unpack(self) -> Batch:
-        """The batch, in the same memory."""
-        return _batch(self.layout.tensors(self.memory), self.step, self.epoch, self.view, self.drifted)
-
-
-def _batch(tensors: Mapping[str, Tensor], step: int, epoch: int, view: int, drifted: str | None) -> Batch:
+def batch_of_tensors(tensors: Mapping[str, Tensor], step: int, epoch: int, view: int, drifted: str | None) -> Batch:
+    """A batch of tensors that are there, by name."""
     return Batch(step=step, epoch=epoch, view=view, drifted=drifted, **{"keep": None, "targets": None, **tensors})
 
 
@@ -189,14 +170,7 @@ class StepBatches:
     def batch_of(self, step: int) -> Batch:
         """The batch of one step."""
         layout = self.layout
-        return self._fill(step, layout.tensors(self._memory.take(layout.bytes)))
-
-    def packed_of(self, step: int) -> PackedBatch:
-        """The same in one piece of shared memory, to be handed to another process."""
-        layout = self.layout
-        memory = layout.new_shared()
-        batch = self._fill(step, layout.tensors(memory))
-        return PackedBatch(memory, layout, step, batch.epoch, batch.view, batch.drifted)
+        return self.fill(step, layout.tensors(self._memory.take(layout.bytes)))
 
     @property
     def layout(self) -> Layout:
@@ -216,7 +190,8 @@ class StepBatches:
             fields["shown"] = ((images, self.crops.shown_px, self.crops.shown_px, 3), "uint8")
         return Layout.of(fields | ({"keep": ((len(rates), images), "bool")} if any(rates) else {}))
 
-    def _fill(self, step: int, tensors: dict[str, Tensor]) -> Batch:
+    def fill(self, step: int, tensors: dict[str, Tensor]) -> Batch:
+        """The batch of one step, made in the tensors of its layout."""
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         epoch, view, rows = self.order.epoch_of(step), self.order.view_of(step), self._rows_of(step)
         if self.store is not None and self.store.is_remote:
@@ -233,7 +208,7 @@ class StepBatches:
             self.crops.fill(view, rows, arrays["crops"])
         if self.student_jitter:
             jitter_crops(arrays["crops"], self.student_jitter, self.seed, epoch, step, rows)
-        return _batch(tensors, step, epoch, view, self.crops.drifted)
+        return batch_of_tensors(tensors, step, epoch, view, self.crops.drifted)
 
     def _rows_of(self, step: int) -> Int64[np.ndarray, " row"]:
         """The shard's rows of a step."""

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from caev2.pretrain.batches import Batch, PackedBatch, StepBatches
+from caev2.pretrain.batch_pool import BatchPool
+from caev2.pretrain.batches import Batch, StepBatches
 from caev2.workers import in_order
 
 FIRST_WORKERS = 4
@@ -66,10 +67,10 @@ def load_batches(
     """The batches of some steps in order, prepared ahead by a fixed number of workers; see `in_order`."""
     if workers == 0:
         return in_order(batches.batch_of, steps, workers=0, pin_memory=pin_memory)
-    packed = in_order(
-        batches.packed_of, steps, workers=workers, ahead=max(1, min(4, _MOST_AHEAD // workers)), pin_memory=pin_memory
-    )
-    return map(PackedBatch.unpack, packed)
+    ahead = max(1, min(4, _MOST_AHEAD // workers))
+    pool = BatchPool(batches, workers * ahead)
+    packed = in_order(pool.filler(), pool.assign(steps), workers=workers, ahead=ahead, pin_memory=pin_memory)
+    return map(pool.unpack, packed)
 
 
 def grow(

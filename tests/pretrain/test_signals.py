@@ -109,14 +109,18 @@ def test_what_is_ignored_stays_so_as_ctrl_c_is_for_a_background_job_of_a_shell()
 def test_ctrl_c_once_more_leaves_at_once_and_the_same_one_sent_twice_does_not(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
-    with catching_signals() as leaving:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT, signal.SIGTERM):
-            signal.raise_signal(number)
-            now[0] += 0.3
-        now[0] += 0.5
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    try:
+        with catching_signals() as leaving:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+                signal.raise_signal(number)
+                now[0] += 0.3
+            now[0] += 0.5
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert leaving.number == signal.SIGTERM
 
 
