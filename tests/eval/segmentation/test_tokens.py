@@ -98,9 +98,9 @@ def test_a_mask_that_was_changed_is_read_again(source, tmp_path):
 def test_what_has_no_map_is_refused(source):
     with pytest.raises(ConfigError, match="no tokens to look at"):
         ask(pixel_subject(SIZE_PX), source)
+    trunk = Trunk(depth=4, read=lambda crops, numbers: (PatchMeans()(crops, numbers)[0][:, :-1], []))
+    odd = Subject(name="odd", size_px=SIZE_PX, pool=trunk.pool, trunk=trunk)
     with pytest.raises(CheckpointError, match="no square"):
-        odd = PatchMeans()
-        trunk = Trunk(depth=4, read=lambda crops, numbers: (odd(crops, numbers)[0][:, :-1], []))
-        ask(Subject(name="odd", size_px=SIZE_PX, pool=trunk.pool, trunk=trunk), source)
+        ask(odd, source)
     with pytest.raises(ConfigError, match="--token-gb"):
         ask(PatchMeans().subject(), source, token_limit_bytes=100)
