@@ -1,5 +1,6 @@
 """The evaluation transform: from the bytes of images to crops of one size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,15 +33,15 @@ def cut_centre(image: Image.Image, size_px: int, resize_px: int, resampling: Ima
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cropping:
-    """How a worker turns a range of images into a batch."""
+    """How a worker turns some images into a batch."""
 
     source: ImageSource
     size_px: int
     resize_px: int
     orientation: Orientation
 
-    def crops_of(self, images: range) -> UInt8[Tensor, "image size size 3"]:
-        """The crops of a range of images.
+    def crops_of(self, images: Sequence[int]) -> UInt8[Tensor, "image size size 3"]:
+        """The crops of some images.
 
         Raises:
             SourceError: One cannot be decoded.

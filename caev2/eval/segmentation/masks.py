@@ -105,7 +105,9 @@ class MaskedCropping:
     orientation: Orientation
     ignore: Ignore
 
-    def crops_of(self, images: range) -> tuple[UInt8[Tensor, "image size size 3"], UInt8[Tensor, "image size size"]]:
+    def crops_of(
+        self, images: Sequence[int]
+    ) -> tuple[UInt8[Tensor, "image size size 3"], UInt8[Tensor, "image size size"]]:
         """Crops, and of each pixel its class or `IGNORED`.
 
         Raises:
