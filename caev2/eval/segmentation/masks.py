@@ -10,6 +10,7 @@ bicubic and the mask's by nearest neighbour, then the centre is cropped.
 import io
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
