@@ -31,7 +31,7 @@ from caev2.pretrain.sizes import ModelSettings
 from caev2.recipe import fingerprint, load, to_mapping
 from caev2.store.pixels.decode import Orientation
 
-Role = Literal["pixels", "random start", "student", "teacher"]
+Role = Literal["pixels", "random start", "student", "model", "teacher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +46,11 @@ class Entrant:
     """Whether a comparison goes on without it, saying why."""
 
 
-_HOPE: tuple[Role, ...] = ("pixels", "random start", "student", "teacher")  # the least one may hope for first
+_HOPE: tuple[Role, ...] = ("pixels", "random start", "student", "model", "teacher")  # the least one may hope for first
 
 
 def in_order_of_hope(entrants: Sequence[Entrant]) -> list[Entrant]:
-    """The lines of a table: pixels, random starts, students, teachers."""
+    """The lines of a table: pixels, random starts, students, foreign models, teachers."""
     return sorted(entrants, key=lambda entrant: _HOPE.index(entrant.role))
 
 
@@ -210,7 +210,7 @@ def _random_start(model: ModelSettings, seed: int, name: str) -> Entrant:
 
 
 def named_teacher(text: str) -> Entrant:
-    """A teacher at its projected tokens.
+    """A teacher at its projected tokens, or where there are none at its final ones.
 
     Raises:
         ConfigError: The name cannot be used.

@@ -13,9 +13,9 @@ from caev2.errors import ConfigError
 from caev2.eval.cache import device_kind, images_digest
 from caev2.eval.features import LabelledFeatures, Reading, Subject
 from caev2.eval.probes.attentive import AttentiveSettings, attentive_probe
+from caev2.eval.probes.augmented import Augmented, main_pooling
 from caev2.eval.probes.few_shot import FewShotSettings, check_shots, few_shot_predict
 from caev2.eval.probes.knn import knn_predict
-from caev2.eval.probes.augmented import Augmented, main_pooling
 from caev2.eval.probes.linear import hold_out, linear_probe
 from caev2.eval.probes.official import OfficialSettings, official_probe
 from caev2.eval.probes.ridge import PENALTIES

@@ -134,6 +134,20 @@ def load(
     return TrunkTeacher(trunk, description, device)
 
 
+def untrained(name: TeacherName, *, device: str, seed: int, image_px: int | None) -> TrunkTeacher:
+    """The same network as timm starts it: nobody has trained its weights, which are a function of the seed.
+
+    Raises:
+        ConfigError: It cannot take images of that size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk, outline = _build(name, image_px)
+    sha256 = tower_sha256(weights_alone(trunk.state_dict()))
+    description = outline.describe(name=name.canonical, sha256=sha256, precision=default_precision(device))
+    return TrunkTeacher(trunk, description, device)
+
+
 def outline(name: TeacherName, image_px: int | None = None) -> Outline:
     """What the architecture of a name decides, without memory for weights.
 
