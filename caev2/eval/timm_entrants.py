@@ -6,6 +6,7 @@ published weights expect it.
 """
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +52,8 @@ class TimmEntry:
         model, _, tag = (name.architecture or "").partition(".")
         if name.tag is not None or not timm.is_model(model):
             raise ConfigError(
-                f"timm has no model called {model or text!r}. {nearest(model, timm.list_models())} Write timm:MODEL, "
-                "timm:MODEL.TAG or timm:MODEL@FILE."
+                f"timm has no model called {model or text!r}. {_closest(model)} Write timm:MODEL, timm:MODEL.TAG or "
+                "timm:MODEL@FILE."
             )
         tags = timm_models.tags_of(name)
         if not tag and name.path is None:
@@ -62,6 +63,7 @@ class TimmEntry:
             name = dataclasses.replace(name, architecture=f"{model}.{tag}")
         if tag and tag not in tags:
             raise ConfigError(f"timm knows no weights called {tag!r} for {model}. {nearest(tag, tags)}")
+        timm_models.refuse_doubtful_pixels(name)
         if model in known_trunks():
             timm_models.check_name(name)
         return cls(name=name, size_px=size_px)
@@ -101,6 +103,12 @@ class TimmEntry:
         return network.subject(label, device)
 
 
+def _closest(model: str) -> str:
+    """The most similar names; all of them would fill pages."""
+    close = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.6)
+    return nearest(model, close) if close else "timm.list_models() tells all of them."
+
+
 def _default_tag(model: str, tags: list[str]) -> str:
     found = get_pretrained_cfg(model)
     return found.tag if found and found.tag in tags else tags[0]
@@ -138,8 +146,8 @@ class _Network:
         return cls(
             model=built,
             size_px=size,
-            mean=tuple(facts.mean),
-            std=tuple(facts.std),
+            mean=timm_models.channels_of(facts.mean),
+            std=timm_models.channels_of(facts.std),
             classifiers=tuple(f"{head}." for head in heads),
         )
 
