@@ -142,7 +142,7 @@ def test_images_are_augmented_in_training_and_never_in_the_test(colours):
 
     chosen = ProbeSettings(official_linear=OfficialSettings(epochs=2, batch_size=44))
     probe([entrant(pool)], colours, kinds=["official-linear"], settings=chosen)
-    train, val, first, second = seen
+    train, _, first, second = seen
     assert [len(each) for each in seen] == [44, 20, 44, 44]
     pictures = [{picture.numpy().tobytes() for picture in each} for each in (train, first, second)]
     assert not pictures[0] & pictures[1]
@@ -189,7 +189,7 @@ def test_what_cannot_be_trained_is_refused_before_an_image_is_read(colours, tmp_
         raise AssertionError("an image was read")
 
     too_large = ProbeSettings(official_linear=OfficialSettings(batch_size=45))
-    with pytest.raises(ConfigError, match="cannot have 45 of 44 train images. Give --batch-size 44 or less"):
+    with pytest.raises(ConfigError, match=r"cannot have 45 of 44 train images\. Give --batch-size 44 or less"):
         probe([entrant(never)], colours, kinds=["official-linear"], settings=too_large)
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"base_lr": 0.0}):
         with pytest.raises(ConfigError, match="at least 1 epoch"):
