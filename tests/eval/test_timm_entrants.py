@@ -1,7 +1,5 @@
 """timm's models as subjects: the features that timm computes, whatever kind of network, and clear refusals."""
 
-import dataclasses
-
 import pytest
 import timm
 import torch
@@ -12,7 +10,6 @@ from torchvision.transforms.functional import normalize
 from caev2.errors import ConfigError, TeacherError
 from caev2.eval.features import Reading, extract_features
 from caev2.eval.run import probe
-from caev2.eval.segmentation.tokens import read_tokens
 from caev2.eval.timm_entrants import TimmEntry
 from caev2.progress import Silent
 from caev2.store.images import open_images
@@ -109,16 +106,13 @@ def test_a_name_alone_means_the_published_weights():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("timm:vit_smal_patch14_dinov2", r"timm has no model called 'vit_smal_patch14_dinov2'. Did you mean 'vit_small_patch14"),
-        ("timm:qqqqqq", r"no model called 'qqqqqq'. timm.list_models\(\) tells all of them"),
+        ("timm:vit_smal_patch14_dinov2", r"timm has no model called 'vit_smal_patch14_dinov2'\. Did you mean 'vit_small_patch14"),
+        ("timm:qqqqqq", r"no model called 'qqqqqq'\. timm.list_models\(\) tells all of them"),
         ("timm:test_vit.nobody", r"timm knows no weights called 'nobody' for test_vit"),
         ("timm:test_vit/tag", r"timm has no model"),
-        ("timm:vit_small_patch8_224.@x", "."),
     ],
 )  # fmt: skip
 def test_names_that_timm_does_not_know_are_refused(text, said):
-    if text.endswith("@x"):
-        pytest.skip("an empty tag is no tag")
     with pytest.raises(ConfigError, match=said):
         TimmEntry.parse(text)
 
@@ -162,5 +156,3 @@ def test_a_network_without_tokens_says_so_where_tokens_are_asked_for(weights, tm
         extract_features(subject_of(weights, NETWORK), source, reading, Silent())
     found = extract_features(subject_of(weights, VIT), source, reading, Silent())
     assert found.tokens.shape[:2] == (4, 37)
-    assert dataclasses.is_dataclass(reading)
-    assert callable(read_tokens)
