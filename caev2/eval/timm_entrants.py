@@ -50,11 +50,10 @@ class TimmEntry:
         """
         name = split_name(text)
         model, _, tag = (name.architecture or "").partition(".")
-        if name.tag is not None or not timm.is_model(model):
-            raise ConfigError(
-                f"timm has no model called {model or text!r}. {_closest(model)} Write timm:MODEL, timm:MODEL.TAG or "
-                "timm:MODEL@FILE."
-            )
+        if name.tag is not None or not model:
+            raise ConfigError(f"{text!r} names no model. Write timm:MODEL, timm:MODEL.TAG or timm:MODEL@FILE.")
+        if not timm.is_model(model):
+            raise ConfigError(f"timm has no model called {model!r}. {_closest(model)}")
         tags = timm_models.tags_of(name)
         if not tag and name.path is None:
             if not tags:

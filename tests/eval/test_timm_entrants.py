@@ -109,7 +109,7 @@ def test_a_name_alone_means_the_published_weights():
         ("timm:vit_smal_patch14_dinov2", r"timm has no model called 'vit_smal_patch14_dinov2'\. Did you mean 'vit_small_patch14"),
         ("timm:qqqqqq", r"no model called 'qqqqqq'\. timm.list_models\(\) tells all of them"),
         ("timm:test_vit.nobody", r"timm knows no weights called 'nobody' for test_vit"),
-        ("timm:test_vit/tag", r"timm has no model"),
+        ("timm:test_vit/tag", r"names no model\. Write timm:MODEL"),
     ],
 )  # fmt: skip
 def test_names_that_timm_does_not_know_are_refused(text, said):

@@ -14,7 +14,7 @@ from caev2.eval.probes.protocols import ProbeSettings
 from caev2.eval.run import probe
 from caev2.progress import Silent
 
-QUICK = OfficialSettings(epochs=6, batch_size=8, base_lr=3.0)
+QUICK = OfficialSettings(epochs=6, batch_size=8, base_lr=64.0)
 
 
 class Told(Silent):
@@ -75,9 +75,9 @@ def test_what_can_be_seen_is_learned_and_how_is_told(colours):
     protocol = judged.protocol["official linear"]
     assert (protocol["protocol"], protocol["pooling"]) == ("official", "mean")
     assert (protocol["epochs"], protocol["batch_size"], protocol["steps"]) == (6, 8, 30)
-    assert protocol["lr"] == pytest.approx(3.0 * 8 / 256)
+    assert protocol["lr"] == 2.0
     assert protocol["published_batch_size"] == 16_384
-    said = "6 epochs of 5 steps, batches of 8 out of 44 images, learning rate 0.09375; published are batches of 16,384"
+    said = "6 epochs of 5 steps, batches of 8 out of 44 images, learning rate 2; published are batches of 16,384"
     assert said in told.said[0]
     assert told.begun[-1] == ("official linear probe of colours", 240, 0)
 
