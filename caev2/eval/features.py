@@ -111,9 +111,10 @@ def extract_features(
     Raises:
         SourceError: An image cannot be decoded, or images have no classes.
         CheckpointError: The first features are not finite, or the same for different images.
-        ConfigError: All tokens are asked for, and there are too many or none.
+        ConfigError: All tokens are asked for, and there are too many or none; or images are resized below the crop.
     """
     check_labelled(source)
+    refuse_edges(subject, reading)
     part_images = PART_IMAGES // reading.batch * reading.batch or reading.batch
     cache = company.first(partial(_cache_of, subject, source, reading, part_images))
     compute = partial(_compute, subject, source, reading, progress, company.ranks.is_first)
@@ -128,6 +129,19 @@ def extract_features(
     )
     tokens = found.pop(_TOKENS, None)
     return LabelledFeatures(pooled=found, tokens=tokens, labels=torch.tensor(source.labels))
+
+
+def refuse_edges(subject: Subject, reading: Reading) -> None:
+    """Refuse crops that are larger than the images they are cut from: their edges would be black.
+
+    Raises:
+        ConfigError: The short side is too short.
+    """
+    if reading.resize_px < subject.size_px:
+        raise ConfigError(
+            f"The short side of images is resized to {reading.resize_px} pixels, and the crops of {subject.name} have "
+            f"{subject.size_px}: their edges would be black. Give --resize {subject.size_px} or more."
+        )
 
 
 _TOKENS = "tokens"  # no pooling has this name

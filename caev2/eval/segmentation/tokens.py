@@ -11,7 +11,7 @@ from torch import Tensor
 from caev2.errors import CheckpointError
 from caev2.eval.cache import PART_IMAGES, FeatureCache, device_kind, go_on, images_digest
 from caev2.eval.checks import check_finite
-from caev2.eval.features import Reading, Subject, refuse_too_many, trunk_of
+from caev2.eval.features import Reading, Subject, refuse_edges, refuse_too_many, trunk_of
 from caev2.eval.segmentation.masks import Ignore, MaskedCropping, MaskedImages
 from caev2.eval.shares import BY_ITSELF, Tensors, in_shares
 from caev2.eval.trunk import normalise_tokens
@@ -55,9 +55,10 @@ def read_tokens(
 
     Raises:
         SourceError: An image or a mask cannot be used.
-        ConfigError: The subject has no tokens, or they take too much memory.
+        ConfigError: The subject has no tokens, they take too much memory, or images are resized below the crop.
         CheckpointError: Tokens are not finite, or no square grid.
     """
+    refuse_edges(subject, reading)
     part_images = PART_IMAGES // reading.batch * reading.batch or reading.batch
     cache = company.first(partial(_cache_of, subject, source, reading, tuple(blocks), ignore, part_images))
     compute = partial(_compute, subject, source, reading, tuple(blocks), ignore, progress)
