@@ -113,8 +113,8 @@ def extract_features(
         CheckpointError: The first features are not finite, or the same for different images.
         ConfigError: All tokens are asked for, and there are too many or none; or images are resized below the crop.
     """
-    check_labelled(source)
-    refuse_edges(subject, reading)
+    company.together(partial(check_labelled, source))
+    company.together(partial(refuse_edges, subject, reading))
     part_images = PART_IMAGES // reading.batch * reading.batch or reading.batch
     cache = company.first(partial(_cache_of, subject, source, reading, part_images))
     compute = partial(_compute, subject, source, reading, progress, company.ranks.is_first)

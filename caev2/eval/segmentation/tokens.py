@@ -58,7 +58,7 @@ def read_tokens(
         ConfigError: The subject has no tokens, they take too much memory, or images are resized below the crop.
         CheckpointError: Tokens are not finite, or no square grid.
     """
-    refuse_edges(subject, reading)
+    company.together(partial(refuse_edges, subject, reading))
     part_images = PART_IMAGES // reading.batch * reading.batch or reading.batch
     cache = company.first(partial(_cache_of, subject, source, reading, tuple(blocks), ignore, part_images))
     compute = partial(_compute, subject, source, reading, tuple(blocks), ignore, progress)
