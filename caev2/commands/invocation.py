@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
+from caev2.commands.ranks import is_first
 from caev2.errors import Caev2Error, ConfigError, FirstRankRefused
 from caev2.store.remote.cache import CacheSettings
 from caev2.store.remote.paths import DEFAULT_CACHE, StorePath, open_remote
@@ -56,9 +57,9 @@ class Commands(click.Group):
         except click.UsageError as problem:
             leave(ctx, _say_usage(problem), REFUSED)
         except Terminated:
-            leave(ctx, "ended by SIGTERM. What was finished is kept; the same command goes on.", TERMINATED)
+            leave(ctx, _say_once("ended by SIGTERM. What was finished is kept; the same command goes on."), TERMINATED)
         except KeyboardInterrupt:
-            leave(ctx, "interrupted. What was finished is kept; the same command goes on.", INTERRUPTED)
+            leave(ctx, _say_once("interrupted. What was finished is kept; the same command goes on."), INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the work, not of the alphabet."""
@@ -101,12 +102,18 @@ def _say_usage(problem: click.UsageError) -> str:
     return problem.format_message() + hint
 
 
-def leave(ctx: click.Context, message: str, status: int) -> NoReturn:
-    """End the program with one paragraph on standard error."""
+def leave(ctx: click.Context, message: str | None, status: int) -> NoReturn:
+    """End the program with one paragraph on standard error, if there is anything to say."""
     if ctx.find_root().obj is not None:
         ctx.find_root().obj.finish()  # or the bar would be drawn over the message
-    click.echo("caev2: " + " ".join(message.split()), err=True)
+    if message is not None:
+        click.echo("caev2: " + " ".join(message.split()), err=True)
     sys.exit(status)
+
+
+def _say_once(message: str) -> str | None:
+    """What happens to all processes of a command alike, the first one says."""
+    return message if is_first() else None
 
 
 def bars(quiet: bool) -> "Bars":

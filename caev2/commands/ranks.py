@@ -12,7 +12,7 @@ gpus_option = click.option(
     GPUS,
     type=click.IntRange(1),
     default=None,
-    help="Train on so many GPUs of this machine, a process each. Under torchrun, leave it away.",
+    help="Use so many GPUs of this machine, a process each. Under torchrun, leave it away.",
 )
 
 

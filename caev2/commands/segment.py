@@ -1,14 +1,17 @@
 """`caev2 segment`: segmentation on frozen patch tokens."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from caev2.commands.invocation import LOCAL, bars, common_options, example, pick_device
+from caev2.commands.invocation import LOCAL, common_options, example
+from caev2.commands.ranks import gpus_option
+from caev2.commands.subjects import NAMES, Named, name_subjects, size_option
 
 
 @click.command(epilog=example("segment runs/base ADEChallengeData2016 --ignore 0"))
-@click.argument("paths", nargs=-1, required=True, type=LOCAL, metavar="[RUN] IMAGES")
+@click.argument("paths", nargs=-1, required=True, type=LOCAL, metavar=NAMES)
 @click.option("--head", type=click.Choice(["linear", "upernet"]), default="linear", show_default=True)
 @click.option(
     "--ignore",
@@ -19,7 +22,7 @@ from caev2.commands.invocation import LOCAL, bars, common_options, example, pick
 )
 @click.option("--random-init", metavar="RECIPE", default=None, help="Also an untrained student of this recipe.")
 @click.option("--teacher", default=None, help="Also this teacher; for a run, where the weights of its teacher are.")
-@click.option("--only", is_flag=True, help="The run without its random start and its teacher.")
+@click.option("--only", is_flag=True, help="Without random starts and teachers of what is named.")
 @click.option("--epochs", type=int, default=20, show_default=True, help="How long the head is trained.")
 @click.option("--batch-size", type=int, default=16, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True, help="Of AdamW, at its highest.")
@@ -31,8 +34,12 @@ from caev2.commands.invocation import LOCAL, bars, common_options, example, pick
 @click.option("--cache", type=LOCAL, default=None, help="Where tokens are kept. Default: RUN/features.")
 @click.option("--no-cache", is_flag=True, help="Keep no tokens, and use none that were kept.")
 @click.option("--seed", default=0, show_default=True, help="Of heads, batches and --random-init.")
+@size_option
+@gpus_option
 @common_options
+@click.pass_context
 def segment(
+    ctx: click.Context,
     paths: tuple[Path, ...],
     head: str,
     ignore: str,
@@ -48,6 +55,8 @@ def segment(
     cache: Path | None,
     no_cache: bool,
     seed: int,
+    size_px: int | None,
+    gpus: int | None,
     as_json: bool,
     quiet: bool,
     device: str | None,
@@ -56,56 +65,57 @@ def segment(
 
     That is images/training, images/validation, annotations/training and annotations/validation; a mask has the name of
     its image and one number a pixel. For a RUN the table shows its student, beside its own random start and the teacher
-    of its store. It is also written to RUN/segmentation.json and RUN/results/.
+    of its store, and is also written to RUN/segmentation.json and RUN/results/; for timm:MODEL, timm:MODEL.TAG or
+    timm:MODEL@FILE, a model of timm beside its random start.
+
+    Under torchrun, or with --gpus, several processes share the images; the first trains the heads.
     """
-    from caev2.errors import ConfigError
-    from caev2.eval import entrants as who
+    from caev2.commands.sharing import shared
     from caev2.eval.result import save_result
     from caev2.eval.segmentation import run as stage
     from caev2.eval.segmentation.training import SegmentationSettings
     from caev2.terminal import print_json
 
-    *runs, images = paths
-    if len(runs) > 1 or not (runs or random_init or teacher) or (only and not runs):
-        raise ConfigError(
-            f"Name what to judge and the images: `caev2 segment RUN IMAGES`, with one run, not {len(runs)}; or "
-            "--random-init RECIPE or --teacher NAME in place of RUN or added to it. --only belongs to a run."
+    *words, images = paths
+    with shared(ctx, gpus, device, quiet) as (company, where, progress):
+        settings = company.together(
+            partial(
+                SegmentationSettings,
+                head="upernet" if head == "upernet" else "linear",
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                channels=channels,
+                token_limit_bytes=int(token_gb * 10**9),
+            )
         )
-    settings = SegmentationSettings(
-        head="upernet" if head == "upernet" else "linear",
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        channels=channels,
-        token_limit_bytes=int(token_gb * 10**9),
-    )
-    entry = who.RunEntry.find(runs[0]) if runs else None
-    chosen = [who.random_start(random_init, seed)] if random_init else []
-    if teacher is not None:
-        chosen += entry.teachers(teacher) if entry and not only else [who.named_teacher(teacher)]
-    if entry is not None:
-        chosen.append(entry.student())
-    if entry is not None and not only:
-        chosen.append(entry.random_start())
-        chosen += [entry.teacher()] if teacher is None else []
-    result = stage.segment(
-        chosen,
-        images,
-        settings=settings,
-        ignore=0 if ignore == "0" else 255,
-        resize_px=resize_px,
-        orientation=entry.orientation if entry else "exif",
-        seed=seed,
-        device=pick_device(device),
-        progress=bars(quiet),
-        run=entry.facts() if entry else None,
-        cache=None if no_cache else cache or (runs[0] / "features" if runs else None),
-    )
-    if runs:
-        save_result(result, runs[0], "segmentation.json")
+        named: Named = company.together(
+            partial(
+                name_subjects, words, random_init=random_init, teacher=teacher, only=only, seed=seed, size_px=size_px
+            )
+        )
+        entry = named.entry
+        result = stage.segment(
+            named.entrants,
+            images,
+            settings=settings,
+            ignore=0 if ignore == "0" else 255,
+            resize_px=resize_px,
+            orientation=entry.orientation if entry else "exif",
+            seed=seed,
+            device=where,
+            progress=progress,
+            run=company.together(entry.facts) if entry else None,
+            cache=None if no_cache else cache or named.cache,
+            company=company,
+        )
+        if named.run is not None:
+            company.first(partial(save_result, result, named.run, "segmentation.json"))
+        if not company.ranks.is_first:
+            return
     if as_json:
         print_json(result.mapping())
     else:
         stage.print_segmentation(result)
-        if entry is not None:
-            print(f"{runs[0]} at step {entry.step:,}; the table is in {runs[0] / 'segmentation.json'}")
+        if entry is not None and named.run is not None:
+            print(f"{named.run} at step {entry.step:,}; the table is in {named.run / 'segmentation.json'}")

@@ -10,14 +10,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from caev2.errors import OutputError
+from caev2.eval.shares import Tensors
+from caev2.pretrain.ranks import Company
 from caev2.pretrain.tensor_file import DAMAGED, digest_tensors, read_tensors
 from caev2.progress import Progress
 from caev2.recipe import fingerprint
@@ -26,7 +28,6 @@ from caev2.store.images import ImageSource
 from caev2.store.sources.unchanged import stamp_of
 
 _KIND = "caev2-features-1"
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ PART_IMAGES = 1024
 """Images in one file: what an interruption costs at most."""
 
 Compute = Callable[[Sequence[range]], Iterator[Tensors]]
-"""Makes the parts of some ranges of images, in order; every tensor has a row for each image."""
+"""Makes the parts of some ranges of images, in order, at the first rank; every tensor has a row for each image."""
 
 
 def go_on(
@@ -80,8 +81,10 @@ def go_on(
     part_images: int,
     cache: FeatureCache | None,
     progress: Progress,
+    company: Company,
 ) -> Tensors:
-    """Tensors of all images: parts that were kept, and the others computed and kept.
+    """Tensors of all images: parts that were kept, and the others computed and kept. Other ranks than the first only
+    help, and get nothing.
 
     Args:
         what: Name of the work.
@@ -90,9 +93,22 @@ def go_on(
         part_images: In each part.
         cache: Where parts are kept; none: nowhere. One that cannot be written costs a warning.
         progress: Who is told.
+        company: Who shares the work; the first rank reads and writes what is kept.
     """
     ranges = cut_in_parts(images, part_images)
     whole: Tensors = {}
+    missing = company.first(partial(_take_kept, whole, cache, ranges, images))
+    progress.start(what, images, images - sum(len(ranges[number]) for number in missing))
+    for number, part in zip(missing, compute([ranges[number] for number in missing]), strict=True):
+        _put(whole, part, ranges[number], images)
+        if cache is not None and company.ranks.is_first:
+            cache = _keep(cache, number, part, progress)
+    progress.finish()
+    return whole
+
+
+def _take_kept(whole: Tensors, cache: FeatureCache | None, ranges: Sequence[range], images: int) -> list[int]:
+    """Put what was kept into its rows, and return the numbers of the other parts."""
     missing = []
     for number, rows in enumerate(ranges):
         kept = None if cache is None else cache.load(number, len(rows))
@@ -100,13 +116,7 @@ def go_on(
             missing.append(number)
         else:
             _put(whole, kept, rows, images)
-    progress.start(what, images, images - sum(len(ranges[number]) for number in missing))
-    for number, part in zip(missing, compute([ranges[number] for number in missing]), strict=True):
-        _put(whole, part, ranges[number], images)
-        if cache is not None:
-            cache = _keep(cache, number, part, progress)
-    progress.finish()
-    return whole
+    return missing
 
 
 def _put(whole: Tensors, part: Tensors, rows: range, images: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from caev2.errors import Caev2Error, CheckpointError
 from caev2.eval.features import Subject
+from caev2.eval.shares import BY_ITSELF
 from caev2.eval.subjects import (
     find_checkpoint,
     load_student,
@@ -24,12 +25,13 @@ from caev2.extract.teachers.catalog import load_teacher, parse_name
 from caev2.extract.teachers.recorded import load_recorded_teacher
 from caev2.pretrain.identity import RunIdentity
 from caev2.pretrain.model import build
+from caev2.pretrain.ranks import Company
 from caev2.pretrain.recipes import RECIPES
 from caev2.pretrain.sizes import ModelSettings
 from caev2.recipe import fingerprint, load, to_mapping
 from caev2.store.pixels.decode import Orientation
 
-Role = Literal["pixels", "random start", "student", "teacher"]
+Role = Literal["pixels", "random start", "student", "model", "teacher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +46,11 @@ class Entrant:
     """Whether a comparison goes on without it, saying why."""
 
 
-_HOPE: tuple[Role, ...] = ("pixels", "random start", "student", "teacher")  # the least one may hope for first
+_HOPE: tuple[Role, ...] = ("pixels", "random start", "student", "model", "teacher")  # the least one may hope for first
 
 
 def in_order_of_hope(entrants: Sequence[Entrant]) -> list[Entrant]:
-    """The lines of a table: pixels, random starts, students, teachers."""
+    """The lines of a table: pixels, random starts, students, foreign models, teachers."""
     return sorted(entrants, key=lambda entrant: _HOPE.index(entrant.role))
 
 
@@ -61,6 +63,17 @@ def reason_missing(entrant: Entrant, device: str) -> str | None:
             raise
         return str(problem)
     return None
+
+
+def reasons_missing(entrants: Sequence[Entrant], device: str, company: Company = BY_ITSELF) -> list[str | None]:
+    """Of each, why it is missing, or none: missing at one rank is missing.
+
+    Raises:
+        Caev2Error: Somebody cannot be opened, and may not be missing.
+    """
+    found = company.together(lambda: [reason_missing(entrant, device) for entrant in entrants])
+    by_rank = company.collect(found)
+    return company.first(lambda: [next(filter(None, of_one), None) for of_one in zip(*by_rank, strict=True)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +210,7 @@ def _random_start(model: ModelSettings, seed: int, name: str) -> Entrant:
 
 
 def named_teacher(text: str) -> Entrant:
-    """A teacher at its projected tokens.
+    """A teacher at its projected tokens, or where there are none at its final ones.
 
     Raises:
         ConfigError: The name cannot be used.

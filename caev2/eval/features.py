@@ -4,10 +4,9 @@ A subject is anything that turns crops into features: a student of a run, a rand
 themselves. Each offers one or more poolings; heads are chosen among them on held-out training images.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,10 +14,12 @@ from jaxtyping import Float16, Int64, Shaped, UInt8
 from torch import Tensor
 
 from caev2.errors import ConfigError, SourceError
-from caev2.eval.cache import PART_IMAGES, FeatureCache, Tensors, cut_in_parts, device_kind, go_on, images_digest
+from caev2.eval.cache import PART_IMAGES, FeatureCache, device_kind, go_on, images_digest
 from caev2.eval.checks import check_informative
 from caev2.eval.crops import Cropping
+from caev2.eval.shares import BY_ITSELF, Tensors, in_shares
 from caev2.eval.trunk import Pooled, Trunk
+from caev2.pretrain.ranks import Company
 from caev2.progress import Progress
 from caev2.store.disk import say_bytes
 from caev2.store.images import ImageSource
@@ -96,26 +97,51 @@ class Reading:
     """Below which features are kept for another time; none: they are not."""
 
 
-def extract_features(subject: Subject, source: ImageSource, reading: Reading, progress: Progress) -> LabelledFeatures:
+def extract_features(
+    subject: Subject,
+    source: ImageSource,
+    reading: Reading,
+    progress: Progress,
+    company: Company = BY_ITSELF,
+) -> LabelledFeatures:
     """Features of every image of a source, in its order; what an earlier call has kept is not computed again.
+
+    Several ranks share the images, each taking some batches; the first has all features in the end, the others none.
 
     Raises:
         SourceError: An image cannot be decoded, or images have no classes.
         CheckpointError: The first features are not finite, or the same for different images.
-        ConfigError: All tokens are asked for, and there are too many or none.
+        ConfigError: All tokens are asked for, and there are too many or none; or images are resized below the crop.
     """
-    check_labelled(source)
+    company.together(partial(check_labelled, source))
+    company.together(partial(refuse_edges, subject, reading))
     part_images = PART_IMAGES // reading.batch * reading.batch or reading.batch
+    cache = company.first(partial(_cache_of, subject, source, reading, part_images))
+    compute = partial(_compute, subject, source, reading, progress, company.ranks.is_first)
     found = go_on(
         f"features of {subject.name}",
-        partial(_compute, subject, source, reading, progress),
+        partial(in_shares, compute, batch=reading.batch, company=company, progress=progress),
         len(source),
         part_images=part_images,
-        cache=_cache_of(subject, source, reading, part_images),
+        cache=cache,
         progress=progress,
+        company=company,
     )
     tokens = found.pop(_TOKENS, None)
     return LabelledFeatures(pooled=found, tokens=tokens, labels=torch.tensor(source.labels))
+
+
+def refuse_edges(subject: Subject, reading: Reading) -> None:
+    """Refuse crops that are larger than the images they are cut from: their edges would be black.
+
+    Raises:
+        ConfigError: The short side is too short.
+    """
+    if reading.resize_px < subject.size_px:
+        raise ConfigError(
+            f"The short side of images is resized to {reading.resize_px} pixels, and the crops of {subject.name} have "
+            f"{subject.size_px}: their edges would be black. Give --resize {subject.size_px} or more."
+        )
 
 
 _TOKENS = "tokens"  # no pooling has this name
@@ -138,25 +164,25 @@ def _cache_of(subject: Subject, source: ImageSource, reading: Reading, part_imag
 
 
 def _compute(
-    subject: Subject, source: ImageSource, reading: Reading, progress: Progress, parts: Sequence[range]
+    subject: Subject,
+    source: ImageSource,
+    reading: Reading,
+    progress: Progress,
+    has_first: bool,
+    batches: Iterable[Sequence[int]],
 ) -> Iterator[Tensors]:
-    """The features of some parts of the images, in order."""
+    """The features of some batches of images; whoever has the first one looks at it."""
     cropping = Cropping(
         source=source, size_px=subject.size_px, resize_px=reading.resize_px, orientation=reading.orientation
     )
-    batches = [cut_in_parts(len(part), reading.batch) for part in parts]
-    wanted = [part[batch.start : batch.stop] for part, cut in zip(parts, batches, strict=True) for batch in cut]
-    waiting = in_order(cropping.crops_of, wanted, workers=reading.workers)
-    checked = False
-    for cut in batches:
-        pieces = []
-        for crops in islice(waiting, len(cut)):
-            pieces.append(_features_of(subject, crops.to(reading.device), reading.with_tokens))
-            if not checked:
-                _check_first(subject, pieces[0], crops, len(source), reading.token_limit_bytes)
-            checked = True
-            progress.advance(len(crops))
-        yield {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    unchecked = has_first
+    for crops in in_order(cropping.crops_of, batches, workers=reading.workers):
+        found = _features_of(subject, crops.to(reading.device), reading.with_tokens)
+        if unchecked:
+            _check_first(subject, found, crops, len(source), reading.token_limit_bytes)
+        unchecked = False
+        progress.advance(len(crops))
+        yield found
 
 
 @torch.inference_mode()

@@ -2,17 +2,29 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from caev2.errors import SourceError
 from caev2.eval.checks import check_several_classes, effective_rank
-from caev2.eval.entrants import Entrant, RunFacts, in_order_of_hope, reason_missing
-from caev2.eval.features import Reading, check_labelled, extract_features
-from caev2.eval.probes.protocols import OF_TOKENS, PROBES, ProbeSettings, Task, refuse_hopeless, settings_of
+from caev2.eval.entrants import Entrant, RunFacts, in_order_of_hope, reasons_missing
+from caev2.eval.features import Reading, Subject, check_labelled, extract_features
+from caev2.eval.probes.protocols import (
+    OF_TOKENS,
+    PROBES,
+    TOGETHER,
+    Answers,
+    ProbeSettings,
+    Task,
+    refuse_hopeless,
+    settings_of,
+)
 from caev2.eval.result import Judged, ProbeResult
 from caev2.eval.score import score_answers
+from caev2.eval.shares import BY_ITSELF
+from caev2.pretrain.ranks import Company
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.decode import Orientation
@@ -37,11 +49,13 @@ def probe(
     progress: Progress | None = None,
     run: RunFacts | None = None,
     cache: Path | None = None,
+    company: Company = BY_ITSELF,
 ) -> ProbeResult:
     """Judge frozen features, by k nearest neighbours and by a linear head or as asked, everybody on the same images.
 
     Whatever can be refused is refused before the first image is read: the classes, then everybody's weights. One
-    subject at a time is in memory. Who has no tokens, as pixels, gets no number of a probe that looks at tokens.
+    subject at a time is in memory. Who has no tokens, as pixels, gets no number of a probe that looks at tokens. Several
+    ranks share the images; the first asks the probes, and all return the same.
 
     Args:
         entrants: Who is judged.
@@ -56,16 +70,16 @@ def probe(
         progress: Who is told.
         run: Which weights the student is; becomes part of the result.
         cache: Folder below which features are kept for another time; none: they are not.
+        company: Who shares the work.
 
     Raises:
         SourceError: No such split, no classes, other classes in `val` than in `train`, or an undecodable image.
         Caev2Error: Somebody cannot be opened, and may not be missing.
     """
     settings = settings or ProbeSettings()
-    train, val = open_splits(images)
-    _refuse_hopeless(train, kinds, settings)
+    train, val = company.together(partial(_open_hopeful, images, kinds, settings))
     ordered = in_order_of_hope(entrants)
-    reasons = [reason_missing(entrant, device) for entrant in ordered]
+    reasons = reasons_missing(ordered, device, company)
     judged = [
         Judged(role=entrant.role, name=entrant.name, not_available=reason)
         if reason is not None
@@ -81,6 +95,7 @@ def probe(
             device=device,
             progress=progress or Silent(),
             cache=cache,
+            company=company,
         )
         for entrant, reason in zip(ordered, reasons, strict=True)
     ]
@@ -112,9 +127,10 @@ def judge(
     progress: Progress,
     settings: ProbeSettings | None = None,
     cache: Path | None = None,
+    company: Company = BY_ITSELF,
 ) -> Judged:
     """What one subject's features are worth; see `probe`."""
-    subject = entrant.open(device)
+    subject = company.together(partial(entrant.open, device))
     possible = [kind for kind in kinds if subject.trunk is not None or kind not in OF_TOKENS]
     with_tokens = any(kind in OF_TOKENS for kind in possible or kinds)  # nothing possible: refused with the tokens
     resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
@@ -128,20 +144,33 @@ def judge(
         token_limit_bytes=settings.attentive.token_limit_bytes,
         cache=cache,
     )
-    train_features, val_features = (extract_features(subject, source, reading, progress) for source in (train, val))
+    train_features, val_features = (
+        extract_features(subject, source, reading, progress, company) for source in (train, val)
+    )
     task = Task(
+        subject=subject,
+        images=(train, val),
+        reading=reading,
         train=train_features,
         val=val_features,
         classes=len(train.classes),
         seed=seed,
         settings=settings,
-        poolings=subject.poolings,
-        device=device,
         progress=progress,
+        company=company,
     )
-    answers = {name: found for kind in possible for name, found in PROBES[kind](task).items()}
+    shared = {kind: PROBES[kind](task) for kind in possible if kind in TOGETHER}
+    return company.first(partial(_score, entrant, subject, task, possible, shared))
+
+
+def _score(
+    entrant: Entrant, subject: Subject, task: Task, kinds: Sequence[str], shared: dict[str, dict[str, Answers]]
+) -> Judged:
+    """The line of one subject: what it says to the probes, those counted that were asked already."""
+    asked = {kind: shared[kind] if kind in shared else PROBES[kind](task) for kind in kinds}
+    answers = {name: found for kind in kinds for name, found in asked[kind].items()}
     scores = {
-        name: score_answers(found.predicted, val_features.labels, classes=task.classes, seed=seed)
+        name: score_answers(found.predicted, task.val.labels, classes=task.classes, seed=task.seed)
         for name, found in answers.items()
     }
     return Judged(
@@ -149,8 +178,8 @@ def judge(
         name=entrant.name,
         sha256=subject.sha256,
         protocol={name: found.protocol for name, found in answers.items()},
-        effective_rank={name: round(effective_rank(found), 2) for name, found in train_features.pooled.items()},
-        resize_px=resize_px,
+        effective_rank={name: round(effective_rank(found), 2) for name, found in task.train.pooled.items()},
+        resize_px=task.reading.resize_px,
         crop_px=subject.size_px,
         accuracy={name: score.accuracy for name, score in scores.items()},
         bootstrap={name: score.bootstrap for name, score in scores.items() if score.bootstrap is not None},
@@ -206,9 +235,11 @@ def _count_as_far(source: ImageSource, other: ImageSource) -> ImageSource:
     return source
 
 
-def _refuse_hopeless(train: ImageSource, kinds: Sequence[str], settings: ProbeSettings) -> None:
-    """Refuse labels that no features could help, while nothing has been spent."""
+def _open_hopeful(images: Place, kinds: Sequence[str], settings: ProbeSettings) -> tuple[ImageSource, ImageSource]:
+    """Both parts; labels that no features could help are refused while nothing has been spent."""
+    train, val = open_splits(images)
     labels = torch.tensor(train.labels)
     check_several_classes(labels, "train")
     for kind in kinds:
         refuse_hopeless(labels, kind, settings)
+    return train, val

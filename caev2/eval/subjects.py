@@ -1,7 +1,7 @@
 """What can be judged: a student, a teacher, the pixels themselves."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -89,9 +89,10 @@ def _outputs_of(blocks: nn.ModuleList, numbers: Sequence[int]) -> Iterator[dict[
             hook.remove()
 
 
-def teacher_subject(teacher: Teacher, name: str, tap: str = "projected") -> Subject:
-    """A teacher at one tap: what a student learns from it; and the outputs of its blocks."""
+def teacher_subject(teacher: Teacher, name: str, tap: str | None = None) -> Subject:
+    """A teacher at one tap, or at its last one: what a student learns from it; and the outputs of its blocks."""
     facts = teacher.description
+    tap = tap or last_tap(facts.widths)
 
     def read(crops: Tensor, numbers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         taps = [f"block:{number}" for number in numbers]
@@ -107,6 +108,13 @@ def teacher_subject(teacher: Teacher, name: str, tap: str = "projected") -> Subj
         sha256=facts.sha256,
         identity=f"teacher {facts.sha256} {facts.precision} {facts.image_px} {tap}",
     )
+
+
+def last_tap(widths: Mapping[str, int]) -> str:
+    """The end of a teacher: the joint space, the final norm, or the last block."""
+    blocks = [tap for tap in widths if tap.startswith("block:")]
+    last = max(blocks, key=lambda tap: int(tap.removeprefix("block:")), default="post_norm")
+    return next(tap for tap in ("projected", "post_norm", last) if tap in widths)
 
 
 def pixel_subject(size_px: int) -> Subject:

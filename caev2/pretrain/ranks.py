@@ -9,7 +9,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -167,6 +167,38 @@ class Company:
         if said[1] is not None:
             raise FirstRankRefused(said[1])
         return said[0]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Have every rank do something for itself, and go on only if none was refused.
+
+        Args:
+            work: What each does; nothing in it may wait for another rank.
+
+        Raises:
+            Caev2Error: Raised at the first rank: what the first of those that were refused was told.
+            FirstRankRefused: The same, at all others.
+        """
+        if self.ranks.count == 1:
+            return work()
+        found, problem = None, None
+        try:
+            found = work()
+        except Caev2Error as refused:
+            problem = refused
+        said: list[Any] = [None] * self.ranks.count
+        distributed.all_gather_object(said, problem)
+        first = next((each for each in said if each is not None), None)
+        if first is None:
+            return cast(T, found)
+        raise first if self.ranks.is_first else FirstRankRefused(str(first))
+
+    def collect(self, part: T) -> list[T]:
+        """What each rank has, in their order, at the first rank; nothing at the others."""
+        if self.ranks.count == 1:
+            return [part]
+        parts: list[Any] | None = [None] * self.ranks.count if self.ranks.is_first else None
+        distributed.gather_object(part, parts)
+        return parts or []
 
     def wait(self) -> None:
         """Go on when all have come here."""

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from caev2.errors import CheckpointError, SourceError
+from caev2.errors import CheckpointError, ConfigError, SourceError
 from caev2.eval.crops import evaluation_crop
 from caev2.eval.features import Reading, Subject, extract_features
 from caev2.progress import Silent
@@ -120,3 +120,10 @@ def test_equal_images_may_have_equal_features(tmp_path):
     subject = Subject(name="means", size_px=32, pool=means)
     found = extract_features(subject, open_images(tmp_path / "images"), Reading(**CPU), Silent())
     assert found.pooled["mean"].tolist() == [[9.0] * 3] * 3
+
+
+def test_crops_larger_than_the_resized_images_are_refused(tmp_path):
+    source = open_images(make_photographs(tmp_path / "images", 3))
+    subject = Subject(name="means", size_px=32, pool=means)
+    with pytest.raises(ConfigError, match=r"resized to 31 pixels, and the crops of means have 32.*--resize 32 or more"):
+        extract_features(subject, source, Reading(resize_px=31, device="cpu", workers=0), Silent())

@@ -3,19 +3,27 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 
 from caev2.errors import ConfigError
-from caev2.eval.features import LabelledFeatures
+from caev2.eval.cache import device_kind, images_digest
+from caev2.eval.features import LabelledFeatures, Reading, Subject
 from caev2.eval.probes.attentive import AttentiveSettings, attentive_probe
+from caev2.eval.probes.augmented import Augmented, main_pooling
 from caev2.eval.probes.few_shot import FewShotSettings, check_shots, few_shot_predict
 from caev2.eval.probes.knn import knn_predict
 from caev2.eval.probes.linear import hold_out, linear_probe
+from caev2.eval.probes.official import OfficialSettings, official_probe
 from caev2.eval.probes.ridge import PENALTIES
+from caev2.eval.shares import BY_ITSELF
+from caev2.pretrain.ranks import Company
 from caev2.progress import Progress, Silent
+from caev2.recipe import fingerprint
+from caev2.store.images import ImageSource
 
 DEFAULT_K = 20  # DINO reports 20, and so do those who compare with it
 
@@ -43,6 +51,7 @@ class ProbeSettings:
     knn: KnnSettings = field(default_factory=KnnSettings)
     few_shot: FewShotSettings = field(default_factory=FewShotSettings)
     attentive: AttentiveSettings = field(default_factory=AttentiveSettings)
+    official_linear: OfficialSettings = field(default_factory=OfficialSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +68,25 @@ class Answers:
 class Task:
     """One subject's features of both parts of a data set, and what is asked of them."""
 
+    subject: Subject
+    images: tuple[ImageSource, ImageSource]
+    """Train and val."""
+    reading: Reading
+    """How images became features; its device is where probes are trained that take long."""
     train: LabelledFeatures
     val: LabelledFeatures
     classes: int
     seed: int
     settings: ProbeSettings
-    poolings: dict[str, tuple[str, ...]] | None = None
-    """What a linear head may look at; none: each pooling by itself."""
-    device: str = "cpu"
-    """Where probes are trained that take long."""
     progress: Progress = field(default_factory=Silent)
     """Who is told."""
+    company: Company = BY_ITSELF
+    """Who shares the work of probes in `TOGETHER`."""
 
     @property
     def pooling(self) -> str:
-        """What probes look at that choose none: the class token, where there is one."""
-        return "class" if "class" in self.train.pooled else next(iter(self.train.pooled))
+        """What probes look at that choose none."""
+        return main_pooling(self.train.pooled)
 
 
 def _ask_neighbours(task: Task) -> dict[str, Answers]:
@@ -91,7 +103,7 @@ def _fit_linear(task: Task) -> dict[str, Answers]:
         task.train.labels,
         task.val.pooled,
         classes=task.classes,
-        poolings=task.poolings,
+        poolings=task.subject.poolings,
         seed=task.seed,
     )
     setting = {name: value for name, value in dataclasses.asdict(found).items() if name != "predictions"}
@@ -132,7 +144,7 @@ def _fit_attentive(task: Task) -> dict[str, Answers]:
         classes=task.classes,
         settings=settings,
         seed=task.seed,
-        device=task.device,
+        device=task.reading.device,
         progress=task.progress,
     )
     setting = {name: value for name, value in dataclasses.asdict(found).items() if name != "predictions"}
@@ -140,16 +152,64 @@ def _fit_attentive(task: Task) -> dict[str, Answers]:
     return {"attentive": Answers(predicted=found.predictions[None], protocol=protocol)}
 
 
+def _train_official(task: Task) -> dict[str, Answers]:
+    """At the first rank the answers; the others help, and have none."""
+    settings, (train, _) = task.settings.official_linear, task.images
+    crops = Augmented(
+        subject=task.subject,
+        images=train,
+        reading=task.reading,
+        seed=task.seed,
+        company=task.company,
+        progress=task.progress,
+    )
+    found = official_probe(
+        crops,
+        task.train.labels,
+        task.val.pooled[task.pooling] if task.company.ranks.is_first else None,
+        task.val.labels,
+        classes=task.classes,
+        settings=settings,
+        checkpoint=task.company.first(lambda: _epochs_of(task)),
+    )
+    if found is None:
+        return {}
+    protocol = {"protocol": "official", "pooling": task.pooling, **found.facts}
+    return {"official linear": Answers(predicted=found.predictions[None], protocol=protocol)}
+
+
+def _epochs_of(task: Task) -> Path | None:
+    """The file of an official probe's epochs, named after its question; none where nothing is kept."""
+    if task.reading.cache is None or task.subject.identity is None:
+        return None
+    question = {
+        "subject": task.subject.identity,
+        "images": [images_digest(source) for source in task.images],
+        "size_px": task.subject.size_px,
+        "resize_px": task.reading.resize_px,
+        "orientation": task.reading.orientation,
+        "device": device_kind(task.reading.device),
+        "batch": task.reading.batch,
+        "seed": task.seed,
+        "settings": dataclasses.asdict(task.settings.official_linear),
+    }
+    return task.reading.cache / f"official-linear-{fingerprint(question)}.safetensors"
+
+
 PROBES: dict[str, Callable[[Task], dict[str, Answers]]] = {
     "knn": _ask_neighbours,
     "linear": _fit_linear,
     "few-shot": _fit_few_shot,
     "attentive": _fit_attentive,
+    "official-linear": _train_official,
 }
 """By kind: the columns that it adds to a table."""
 
 OF_TOKENS = ("attentive",)
 """Kinds that look at all tokens, and not at pooled ones."""
+
+TOGETHER = {"official-linear"}
+"""Kinds that read images, and so are asked by all ranks; the others by the first, which has all features."""
 
 
 def refuse_hopeless(labels: Int[Tensor, " image"], kind: str, settings: ProbeSettings) -> None:
@@ -161,6 +221,8 @@ def refuse_hopeless(labels: Int[Tensor, " image"], kind: str, settings: ProbeSet
     """
     if kind in ("linear", "attentive"):
         hold_out(labels, share=0.1, seed=0)
+    elif kind == "official-linear":
+        settings.official_linear.batch_of(len(labels), width=0)
     elif kind == "few-shot":
         check_shots(labels, settings.few_shot.shots)
     elif kind == "knn" and (settings.knn.k or 1) > len(labels):

@@ -10,6 +10,7 @@ bicubic and the mask's by nearest neighbour, then the centre is cropped.
 import io
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -105,7 +106,9 @@ class MaskedCropping:
     orientation: Orientation
     ignore: Ignore
 
-    def crops_of(self, images: range) -> tuple[UInt8[Tensor, "image size size 3"], UInt8[Tensor, "image size size"]]:
+    def crops_of(
+        self, images: Sequence[int]
+    ) -> tuple[UInt8[Tensor, "image size size 3"], UInt8[Tensor, "image size size"]]:
         """Crops, and of each pixel its class or `IGNORED`.
 
         Raises:

@@ -3,17 +3,20 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caev2.errors import ConfigError
-from caev2.eval.entrants import Entrant, Role, RunFacts, in_order_of_hope, reason_missing
+from caev2.eval.entrants import Entrant, Role, RunFacts, in_order_of_hope, reasons_missing
 from caev2.eval.features import Reading, trunk_of
 from caev2.eval.segmentation.confusion import SegmentationScore, score_masks
 from caev2.eval.segmentation.heads import blocks_read
 from caev2.eval.segmentation.masks import Ignore, MaskedImages, open_masked_images
-from caev2.eval.segmentation.tokens import read_tokens
+from caev2.eval.segmentation.tokens import MaskedTokens, read_tokens
 from caev2.eval.segmentation.training import SegmentationSettings, count_classes, judge_head, train_head
+from caev2.eval.shares import BY_ITSELF
+from caev2.pretrain.ranks import Company
 from caev2.progress import Progress, Silent
 from caev2.recipe import fingerprint
 from caev2.store.pixels.decode import Orientation
@@ -84,8 +87,11 @@ def segment(
     progress: Progress | None = None,
     run: RunFacts | None = None,
     cache: Path | None = None,
+    company: Company = BY_ITSELF,
 ) -> SegmentationResult:
     """Train a head on the frozen patch tokens of each subject and measure its masks.
+
+    Several ranks share the images; the first trains the heads, and all of them return the same.
 
     Args:
         entrants: Who is judged.
@@ -99,6 +105,7 @@ def segment(
         progress: Who is told.
         run: Which weights the student is; becomes part of the result.
         cache: Folder below which tokens are kept for another time; none: they are not.
+        company: Who shares the work.
 
     Raises:
         SourceError: Images and masks are no pairs, or cannot be used.
@@ -107,9 +114,9 @@ def segment(
     settings, progress = settings or SegmentationSettings(), progress or Silent()
     if any(entrant.role == "pixels" for entrant in entrants):
         raise ConfigError("Pixels have no patch tokens. Leave out --pixels.")
-    train, val = open_masked_images(images, "train"), open_masked_images(images, "val")
+    train, val = (company.together(partial(open_masked_images, images, part)) for part in ("train", "val"))
     ordered = in_order_of_hope(entrants)
-    reasons = [reason_missing(entrant, device) for entrant in ordered]
+    reasons = reasons_missing(ordered, device, company)
     lines, classes = [], 0
     for entrant, reason in zip(ordered, reasons, strict=True):
         if reason is not None:
@@ -122,7 +129,7 @@ def segment(
             token_limit_bytes=settings.token_limit_bytes,
             cache=cache,
         )
-        line, found = _judge(entrant, train, val, reading, settings, ignore, seed, progress)
+        line, found = _judge(entrant, train, val, reading, settings, ignore, seed, progress, company)
         lines.append(line)
         classes = max(classes, found)
     return SegmentationResult(
@@ -152,29 +159,42 @@ def _judge(
     ignore: Ignore,
     seed: int,
     progress: Progress,
+    company: Company,
 ) -> tuple[Segmented, int]:
     """What one subject is worth, and how many classes the masks have."""
-    subject = entrant.open(reading.device)
+    subject = company.together(partial(entrant.open, reading.device))
     reading = dataclasses.replace(reading, resize_px=reading.resize_px or subject.size_px)
-    blocks = blocks_read(settings.head, trunk_of(subject).depth)
-    train_tokens, val_tokens = (
-        read_tokens(subject, source, reading, blocks=blocks, ignore=ignore, progress=progress)
+    blocks = company.together(lambda: blocks_read(settings.head, trunk_of(subject).depth))
+    tokens = [
+        read_tokens(subject, source, reading, blocks=blocks, ignore=ignore, progress=progress, company=company)
         for source in (train, val)
-    )
-    classes = count_classes(train_tokens, val_tokens)
-    common = {"classes": classes, "device": reading.device}
-    head = train_head(train_tokens, settings=settings, seed=seed, progress=progress, **common)
-    confusions = judge_head(head, val_tokens, batch_size=settings.batch_size, **common)
+    ]
+    found = company.first(partial(_train_and_score, tokens, reading.device, settings, seed, progress))
     line = Segmented(
         role=entrant.role,
         name=entrant.name,
         sha256=subject.sha256,
-        score=score_masks(confusions, seed=seed),
+        score=found[0],
         blocks=blocks,
         resize_px=reading.resize_px,
         crop_px=subject.size_px,
     )
-    return line, classes
+    return line, found[1]
+
+
+def _train_and_score(
+    tokens: Sequence[MaskedTokens | None],
+    device: str,
+    settings: SegmentationSettings,
+    seed: int,
+    progress: Progress,
+) -> tuple[SegmentationScore, int]:
+    """The score of a head trained on the train tokens, and how many classes the masks have."""
+    train, val = (each for each in tokens if each is not None)
+    classes = count_classes(train, val)
+    head = train_head(train, classes=classes, settings=settings, seed=seed, device=device, progress=progress)
+    confusions = judge_head(head, val, classes=classes, batch_size=settings.batch_size, device=device)
+    return score_masks(confusions, seed=seed), classes
 
 
 def print_segmentation(result: SegmentationResult) -> None:

@@ -1,6 +1,6 @@
 """Patch tokens of masked images: computed once, kept for another time, held in half precision."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,11 +9,13 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from caev2.errors import CheckpointError
-from caev2.eval.cache import PART_IMAGES, FeatureCache, Tensors, cut_in_parts, device_kind, go_on, images_digest
+from caev2.eval.cache import PART_IMAGES, FeatureCache, device_kind, go_on, images_digest
 from caev2.eval.checks import check_finite
-from caev2.eval.features import Reading, Subject, refuse_too_many, trunk_of
+from caev2.eval.features import Reading, Subject, refuse_edges, refuse_too_many, trunk_of
 from caev2.eval.segmentation.masks import Ignore, MaskedCropping, MaskedImages
+from caev2.eval.shares import BY_ITSELF, Tensors, in_shares
 from caev2.eval.trunk import normalise_tokens
+from caev2.pretrain.ranks import Company
 from caev2.progress import Progress
 from caev2.workers import in_order
 
@@ -36,8 +38,11 @@ def read_tokens(
     blocks: Sequence[int],
     ignore: Ignore,
     progress: Progress,
-) -> MaskedTokens:
+    company: Company = BY_ITSELF,
+) -> MaskedTokens | None:
     """Patch tokens and labels of every image, in order; what an earlier call has kept is not computed again.
+
+    Several ranks share the images; the first has all tokens in the end, the others nothing.
 
     Args:
         subject: Whose tokens.
@@ -46,22 +51,27 @@ def read_tokens(
         blocks: After which blocks they are read, without gains and offsets normalised; none: after the final norm.
         ignore: The number of a mask that counts for nobody.
         progress: Who is told.
+        company: Who shares the work.
 
     Raises:
         SourceError: An image or a mask cannot be used.
-        ConfigError: The subject has no tokens, or they take too much memory.
+        ConfigError: The subject has no tokens, they take too much memory, or images are resized below the crop.
         CheckpointError: Tokens are not finite, or no square grid.
     """
+    company.together(partial(refuse_edges, subject, reading))
     part_images = PART_IMAGES // reading.batch * reading.batch or reading.batch
+    cache = company.first(partial(_cache_of, subject, source, reading, tuple(blocks), ignore, part_images))
+    compute = partial(_compute, subject, source, reading, tuple(blocks), ignore, progress)
     found = go_on(
         f"tokens of {subject.name}",
-        partial(_compute, subject, source, reading, tuple(blocks), ignore, progress),
+        partial(in_shares, compute, batch=reading.batch, company=company, progress=progress),
         len(source),
         part_images=part_images,
-        cache=_cache_of(subject, source, reading, tuple(blocks), ignore, part_images),
+        cache=cache,
         progress=progress,
+        company=company,
     )
-    return MaskedTokens(maps=found["maps"], labels=found["labels"])
+    return MaskedTokens(maps=found["maps"], labels=found["labels"]) if company.ranks.is_first else None
 
 
 def _cache_of(
@@ -91,7 +101,7 @@ def _compute(
     blocks: tuple[int, ...],
     ignore: Ignore,
     progress: Progress,
-    parts: Sequence[range],
+    batches: Iterable[Sequence[int]],
 ) -> Iterator[Tensors]:
     cropping = MaskedCropping(
         source=source,
@@ -100,18 +110,12 @@ def _compute(
         orientation=reading.orientation,
         ignore=ignore,
     )
-    cuts = [[part[cut.start : cut.stop] for cut in cut_in_parts(len(part), reading.batch)] for part in parts]
-    waiting = in_order(cropping.crops_of, [batch for cut in cuts for batch in cut], workers=reading.workers)
-    for cut in cuts:
-        pieces = []
-        for _ in cut:
-            crops, labels = next(waiting)
-            tokens = _tokens_of(subject, crops.to(reading.device), blocks)
-            refuse_too_many(subject, tokens.flatten(2), len(source), reading.token_limit_bytes)
-            check_finite(tokens.flatten(1), f"{subject.name} (tokens)")
-            pieces.append({"maps": _as_maps(tokens, subject.name), "labels": labels})
-            progress.advance(len(crops))
-        yield {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    for crops, labels in in_order(cropping.crops_of, batches, workers=reading.workers):
+        tokens = _tokens_of(subject, crops.to(reading.device), blocks)
+        refuse_too_many(subject, tokens.flatten(2), len(source), reading.token_limit_bytes)
+        check_finite(tokens.flatten(1), f"{subject.name} (tokens)")
+        progress.advance(len(crops))
+        yield {"maps": _as_maps(tokens, subject.name), "labels": labels}
 
 
 @torch.inference_mode()

@@ -48,7 +48,7 @@ def check_name(name: TeacherName) -> None:
             f"{', '.join(tags_of(name)) or 'none'})."
         )
     _refuse_other_gelu(name)
-    _refuse_doubtful_pixels(name)
+    refuse_doubtful_pixels(name)
 
 
 def _refuse_other_gelu(name: TeacherName) -> None:
@@ -86,8 +86,12 @@ def tags_of(name: TeacherName) -> list[str]:
     return [entry.partition(".")[2] for entry in timm.list_models(f"{model}.*", pretrained=True)]
 
 
-def _refuse_doubtful_pixels(name: TeacherName) -> None:
-    """A file alone does not say how its pixels are normalised where the published weights differ in that."""
+def refuse_doubtful_pixels(name: TeacherName) -> None:
+    """A file alone does not say how its pixels are normalised where the published weights differ in that.
+
+    Raises:
+        ConfigError: No tag says it either.
+    """
     model = (name.architecture or "").partition(".")[0]
     found = pixels_of_tags(name)
     if len(found) > 1:
@@ -104,11 +108,12 @@ def pixels_of_tags(name: TeacherName) -> dict[Statistics, str]:
     found: dict[Statistics, str] = {}
     for each in [tag] if tag else tags_of(name):
         if settings := get_pretrained_cfg(f"{model}.{each}"):
-            found.setdefault((_channels(settings.mean), _channels(settings.std)), each)
+            found.setdefault((channels_of(settings.mean), channels_of(settings.std)), each)
     return found
 
 
-def _channels(values: Sequence[float]) -> tuple[float, float, float]:
+def channels_of(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three numbers, for red, green and blue."""
     red, green, blue = values
     return red, green, blue
 
@@ -134,6 +139,20 @@ def load(
     return TrunkTeacher(trunk, description, device)
 
 
+def untrained(name: TeacherName, *, device: str, seed: int, image_px: int | None) -> TrunkTeacher:
+    """The same network as timm starts it: nobody has trained its weights, which are a function of the seed.
+
+    Raises:
+        ConfigError: It cannot take images of that size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk, outline = _build(name, image_px)
+    sha256 = tower_sha256(weights_alone(trunk.state_dict()))
+    description = outline.describe(name=name.canonical, sha256=sha256, precision=default_precision(device))
+    return TrunkTeacher(trunk, description, device)
+
+
 def outline(name: TeacherName, image_px: int | None = None) -> Outline:
     """What the architecture of a name decides, without memory for weights.
 
@@ -151,7 +170,7 @@ def _build(name: TeacherName, image_px: int | None) -> tuple[Any, Outline]:
     trunk = _build_trunk(model, name.canonical, size)
     if image_px is None and (whole := whole_px(trunk, size)) != size:
         trunk, size = _build_trunk(model, name.canonical, whole), whole
-    mean, std = _channels(settings["mean"]), _channels(settings["std"])
+    mean, std = channels_of(settings["mean"]), channels_of(settings["std"])
     return trunk, outline_trunk(trunk, name=name.canonical, image_px=size, mean=mean, std=std)
 
 
