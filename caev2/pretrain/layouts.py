@@ -157,11 +157,13 @@ def _published(key: str, tensor: Tensor) -> dict[str, Tensor]:
     """One tensor under bare names as one or two of the published ones.
 
     Raises:
-        CheckpointError: Keys have a bias, which no student of CAE v2 has.
+        CheckpointError: Keys have a bias, which no student of CAE v2 has, or the shape is none of a bias.
     """
     name = "encoder." + re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", re.sub(r"^fc_norm\.", "norm.", key))
     if not key.endswith("attn.qkv.bias"):
         return {name: tensor}
+    if tensor.ndim != 1 or not len(tensor) or len(tensor) % 3:
+        raise CheckpointError(f"{key} has shape {tuple(tensor.shape)}, which is no bias of three equal parts.")
     query, middle, value = tensor.chunk(3)
     if middle.any():
         raise CheckpointError(
