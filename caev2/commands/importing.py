@@ -73,7 +73,7 @@ def _print_keys(result: "AdoptResult") -> None:
     """Every key of the file, and every tensor that it lacks: a line each."""
     fates = {key: f"fills {place}" for key, place in result.used.items()}
     fates |= {key: f"ignored: {reason}" for key, reason in result.ignored.items()}
-    fates |= {name: "is no tensor: ignored" for name in result.beside}
+    fates |= dict.fromkeys(result.beside, "is no tensor: ignored")
     fates |= {f"({name})": "missing: starts fresh" for name in result.missing}
     width = max(len(key) for key in fates)
     for key, fate in fates.items():

@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -110,7 +109,7 @@ def _of_file(file: Path, heads: int | None, regressor_heads: int | None) -> Expo
     return _of_student(student.eval(), untrained=report.missing, provenance=provenance)
 
 
-def _of_student(student: CAEv2, *, untrained: Any, provenance: dict[str, Any], **known: Any) -> Exportable:
+def _of_student(student: CAEv2, *, untrained: Collection[str], provenance: dict[str, Any], **known: Any) -> Exportable:
     state = {name: tensor.detach() for name, tensor in student.state_dict().items()}
     encoder = {name.removeprefix("encoder."): one for name, one in state.items() if name.startswith("encoder.")}
     trained = {name: tensor for name, tensor in state.items() if name not in set(untrained)}
@@ -137,9 +136,3 @@ def _result_of(run: Path, checkpoint_sha256: str) -> Mapping[str, Any] | None:
         return result if result["run"]["checkpoint_sha256"] == checkpoint_sha256 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@torch.inference_mode()
-def reference_output(exportable: Exportable, images: Images) -> Tensor:
-    """What the original makes of images."""
-    return exportable.reference(images)
