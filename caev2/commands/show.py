@@ -51,9 +51,9 @@ def show(
 ) -> None:
     """Draw what RUN sees in each IMAGE, a file: a line of each picture in --out.
 
-    patches.png: principal components of patch latents as colours, teacher and student in one basis. attention.png: where
-    the class token looks in the last block, mean and every head. similarity.png: how like one patch all others are.
-    neighbours.png: with --neighbours, the nearest images of a folder by the class token.
+    patches.png: principal components of patch latents as colours, teacher and student in one basis. attention.png:
+    where the class token looks in the last block, mean and every head. similarity.png: how like one patch all others
+    are. neighbours.png: with --neighbours, the nearest images of a folder by the class token.
     """
     from caev2.eval.pictures import run as stage
 

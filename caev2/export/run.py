@@ -99,9 +99,9 @@ def _write_checked(exportable: Exportable, out: Path, kind: FormatName) -> float
         difference = compare(exportable, FORMATS[kind].load(exportable, made))
         if not difference <= TOLERANCE:
             raise CheckpointError(
-                f"What was written as {kind} differs from the original by {difference:.2e} of its {exportable.timm.output}, "
-                f"more than {TOLERANCE:.0e}, so {out} was not made. Another version of timm or onnxruntime may compute "
-                "something else; those of constraints.txt were tested."
+                f"What was written as {kind} computes other {exportable.timm.output} than the original: they differ by "
+                f"{difference:.2e}, more than {TOLERANCE:.0e}, so {out} was not made. Another version of timm or "
+                "onnxruntime may compute something else; those of constraints.txt were tested."
             )
         for path in _files(made):
             with path.open("rb") as file:

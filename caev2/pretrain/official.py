@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from caev2.errors import CheckpointError
-from caev2.pretrain.layouts import Layout, NamedWeights, read_weights
+from caev2.pretrain.foreign import Layout, NamedWeights, read_weights
 from caev2.pretrain.model import CAEv2, build
 from caev2.pretrain.official_sizes import infer_settings
 from caev2.pretrain.positions import position_table
