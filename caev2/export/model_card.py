@@ -53,8 +53,8 @@ def _what(exportable: Exportable) -> str:
     return (
         f"# CAE v2 {size.width}x{size.depth}, {size.patch_px}-pixel patches, {size.image_px} pixels\n\n"
         f"{kind} of CAE v2 (Context Autoencoder with CLIP Latent Alignment), a vision transformer of width "
-        f"{size.width}, {size.depth} blocks and {size.heads} heads. It is timm's `{model.architecture}` with the arguments in "
-        "`config.json`: fixed sine-cosine positions are its `pos_embed`, and keys have no bias."
+        f"{size.width}, {size.depth} blocks and {size.heads} heads. It is timm's `{model.architecture}` with the "
+        "arguments in `config.json`: fixed sine-cosine positions are its `pos_embed`, and keys have no bias."
     )
 
 

@@ -16,8 +16,8 @@ from caev2.eval.entrants import RunEntry
 from caev2.eval.subjects import load_student
 from caev2.export.timm_model import TimmModel, classifier_as_timm, encoder_as_timm
 from caev2.pretrain.adopt import read_report, sha256_of_weights
-from caev2.pretrain.identity import FILE_NAME
 from caev2.pretrain.foreign import read_weights, unwrap
+from caev2.pretrain.identity import FILE_NAME
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.official import about_file, import_official, settings_of, to_official
 from caev2.pretrain.sizes import ModelSettings

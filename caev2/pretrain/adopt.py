@@ -9,8 +9,8 @@ from typing import Any
 
 from caev2.errors import CheckpointError, OutputError
 from caev2.pretrain.checkpoint import save_checkpoint
-from caev2.pretrain.identity import FILE_NAME, RunIdentity, claim_run
 from caev2.pretrain.foreign import EXPORTED, Layout
+from caev2.pretrain.identity import FILE_NAME, RunIdentity, claim_run
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.official import import_official
 from caev2.pretrain.parameters import adamw

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from caev2.errors import CheckpointError
 from caev2.pretrain.checkpoint import latest_checkpoint, load_weights
-from caev2.pretrain.identity import read_identity
 from caev2.pretrain.foreign import EXPORTED, read_weights
+from caev2.pretrain.identity import read_identity
 from caev2.pretrain.model import CAEv2, build
 from caev2.pretrain.official import about_file, place_weights, settings_of
 from caev2.pretrain.sizes import ModelSettings

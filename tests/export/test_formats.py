@@ -224,7 +224,7 @@ def test_weights_that_compute_something_else_are_noticed(exported):
 def test_nothing_is_overwritten_and_names_fit_their_format(exported, tmp_path):
     folder, _ = exported
     official = folder / "official.pth"
-    with pytest.raises(OutputError, match="is there already. Give another path"):
+    with pytest.raises(OutputError, match=r"is there already\. Give another path"):
         export(official, folder / OUTS["timm"], "timm")
     with pytest.raises(ConfigError, match=r"cannot hold the format onnx. Give a file that ends in \.onnx"):
         export(official, tmp_path / "encoder.pb", "onnx")

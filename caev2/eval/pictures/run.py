@@ -134,7 +134,7 @@ def _patch_within(patch: tuple[int, int] | None, grid: int) -> tuple[int, int]:
     row, column = patch or (grid // 2, grid // 2)
     if not (0 <= row < grid and 0 <= column < grid):
         raise ConfigError(
-            f"There is no patch at row {row}, column {column}: this student has {grid} x {grid} of them, counted from 0."
+            f"There is no patch at row {row}, column {column}: this student has {grid} x {grid}, counted from 0."
         )
     return row, column
 
