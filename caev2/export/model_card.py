@@ -118,9 +118,9 @@ def _numbers(exportable: Exportable) -> str:
         cells = [_say_accuracy(one["accuracy"].get(kind)) for kind in kinds]
         lines.append(f"| {one['name']} | " + " | ".join(cells) + " |")
     return (
-        f"## Numbers\n\nAccuracy in percent of frozen features on {result['val_images']:,} images of "
-        f"{len(result['classes'])} classes, with 95 % intervals, by `caev2 probe`; images by digest "
-        f"`{result['val_digest']}`.\n\n" + "\n".join(lines)
+        f"## Numbers\n\nAccuracy in percent on {result['val_images']:,} images of {len(result['classes'])} classes, with "
+        f"95 % intervals{'' if exportable.timm.output == 'logits' else ', of frozen features (`caev2 probe`)'}; images by "
+        f"digest `{result['val_digest']}`.\n\n" + "\n".join(lines)
     )
 
 

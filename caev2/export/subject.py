@@ -1,4 +1,4 @@
-"""What can be exported: a run, a published file, an export."""
+"""What can be exported: a run, a fine-tuning, a published file, an export."""
 
 import dataclasses
 import json
@@ -12,16 +12,21 @@ from torch import Tensor, nn
 
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.checks import check_weights
-from caev2.eval.entrants import RunEntry
+from caev2.eval.entrants import RunEntry, sha256_of_file
 from caev2.eval.subjects import load_student
 from caev2.export.timm_model import TimmModel, classifier_as_timm, encoder_as_timm
 from caev2.pretrain.adopt import read_report, sha256_of_weights
+from caev2.pretrain.checkpoint import latest_checkpoint, read_named_weights
 from caev2.pretrain.foreign import read_weights, unwrap
 from caev2.pretrain.identity import FILE_NAME
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.official import about_file, import_official, settings_of, to_official
+from caev2.pretrain.official_sizes import infer_settings
 from caev2.pretrain.sizes import ModelSettings
 from caev2.pretrain.untrusted import read_untrusted
+
+TUNED = "finetune.json"
+"""What makes a folder that of a fine-tuning."""
 
 Images = Float[Tensor, "image 3 height width"]
 
@@ -57,7 +62,7 @@ def open_exportable(
     """The weights at a place.
 
     Args:
-        place: A run's folder, an official file, or what was exported before.
+        place: A run's folder, that of a fine-tuning, an official file, or what was exported before.
         averaged: Take the moving average of a run's weights.
         heads: Of the encoder of a file, where neither file nor width tells them.
         regressor_heads: Of its regressor.
@@ -71,6 +76,8 @@ def open_exportable(
         if heads or regressor_heads:
             raise ConfigError(f"{place} is a run, which knows its heads. Leave --heads and --regressor-heads away.")
         return _of_run(place, averaged)
+    if (place / TUNED).exists():
+        return _of_tuned(place, averaged, heads)
     if averaged:
         raise ConfigError(f"{place} is no run, and only a run keeps an average of its weights. Leave --ema away.")
     if not place.exists():
@@ -93,6 +100,38 @@ def _of_run(run: Path, averaged: bool) -> Exportable:
         views=identity.views,
         result=None if averaged else _result_of(run, facts["checkpoint_sha256"]),
     )
+
+
+def _of_tuned(folder: Path, averaged: bool, heads: int | None) -> Exportable:
+    """The classifier of a fine-tuning, at its latest checkpoint."""
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    if checkpoint is None:
+        raise CheckpointError(f"{folder} has no checkpoint yet. Let `caev2 finetune` reach its first one.")
+    named = to_official(read_named_weights(checkpoint.path, averaged=averaged))
+    check_weights(named.items(), str(checkpoint.path))
+    tensors = {name.removeprefix("encoder."): tensor for name, tensor in named.items()}
+    tables = [tensor for name, tensor in tensors.items() if name.endswith("relative_position_bias_table")]
+    with about_file(checkpoint.path):
+        heads = heads or (tables[0].shape[1] if tables else None)
+        settings = infer_settings({f"encoder.{name}": tensor for name, tensor in tensors.items()}, heads=heads)
+        provenance = {
+            "from": "fine-tuning",
+            "step": checkpoint.step,
+            "checkpoint_sha256": sha256_of_file(checkpoint.path),
+            "averaged": averaged,
+        }
+        exportable = _of_classifier(settings, tensors, provenance)
+    result = None if averaged else _result_of_tuned(folder, checkpoint.step)
+    return dataclasses.replace(exportable, result=result)
+
+
+def _result_of_tuned(folder: Path, step: int) -> Mapping[str, Any] | None:
+    """The numbers of a fine-tuning, if they are of its latest checkpoint."""
+    try:
+        result = json.loads((folder / "result.json").read_bytes())
+        return result if result["subjects"][0]["protocol"]["finetune"]["steps"] == step else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def _of_file(file: Path, heads: int | None, regressor_heads: int | None) -> Exportable:
