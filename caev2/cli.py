@@ -4,12 +4,15 @@ import click
 
 from caev2 import __version__
 from caev2.commands.demo import demo
+from caev2.commands.export import export
 from caev2.commands.extract import extract
+from caev2.commands.importing import import_weights
 from caev2.commands.invocation import Commands, example
 from caev2.commands.lists import recipes, teachers
-from caev2.commands.pretrain import import_checkpoint, pretrain
+from caev2.commands.pretrain import pretrain
 from caev2.commands.probe import probe
 from caev2.commands.segment import segment
+from caev2.commands.show import show
 from caev2.commands.store.group import store
 from caev2.store.files.open_files import allow_many
 
@@ -21,7 +24,7 @@ def main() -> None:
     allow_many()
 
 
-for command in (demo, extract, store, pretrain, probe, segment, import_checkpoint, recipes, teachers):
+for command in (demo, extract, store, pretrain, probe, segment, show, export, import_weights, recipes, teachers):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`caev2 pretrain` and `caev2 import`: stage two, and runs that were trained elsewhere."""
+"""`caev2 pretrain`: stage two."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from caev2.commands.invocation import (
     bars,
     common_options,
     example,
-    json_option,
     pick_device,
     print_result,
     set_option,
@@ -56,7 +55,7 @@ NOT_FINITE = 1
     "--init-from",
     type=click.Path(path_type=Path),
     default=None,
-    help="Start a new run from the weights of a run, or of an official file.",
+    help="Start a new run from the weights of a run, of an official file, or of an export.",
 )
 @click.option(
     "--dry-run",
@@ -204,14 +203,3 @@ def _refuse_other_words(ctx: click.Context, *allowed: str) -> None:
             raise click.UsageError(
                 f"--replay takes everything from its file; leave {parameter.get_error_hint(ctx)} away.", ctx
             )
-
-
-@click.command("import", epilog=example("import cae_v2_base.pth runs/official"))
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("run", type=LOCAL)
-@json_option
-def import_checkpoint(file: Path, run: Path, as_json: bool) -> None:
-    """Turn an official CAE v2 checkpoint, whole or encoder only, into a run that can be probed."""
-    from caev2.pretrain.adopt import adopt_checkpoint
-
-    print_result(adopt_checkpoint(file, run), as_json, f"Imported {file}")

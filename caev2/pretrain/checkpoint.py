@@ -137,11 +137,27 @@ def load_weights(path: Path, model: nn.Module, *, fingerprint: str, averaged: bo
     _check_run(path, metadata, fingerprint)
     weights, average, _ = _split(tensors)
     if averaged and not average:
-        raise CheckpointError(f"{path} holds no moving average: its run kept none. Train with --set ema_decay=0.9999.")
+        raise CheckpointError(_say_no_average(path))
     wanted = average if averaged else weights
     check_fit(path, model, wanted)
     model.load_state_dict(wanted)
     return metadata["step"]
+
+
+def read_named_weights(path: Path, *, averaged: bool = False) -> dict[str, Tensor]:
+    """The weights of a checkpoint by name, whatever model they are of; with `averaged`, their moving average.
+
+    Raises:
+        CheckpointError: It is damaged, no checkpoint, or keeps no average.
+    """
+    weights, average, _ = _split(read_checkpoint(path)[0])
+    if averaged and not average:
+        raise CheckpointError(_say_no_average(path))
+    return average if averaged else weights
+
+
+def _say_no_average(path: Path) -> str:
+    return f"{path} holds no moving average: its run kept none. Train with --set ema_decay=0.9999."
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -5,21 +5,20 @@ What is missing starts fresh, and every key of the file ends up in the report.
 """
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from caev2.errors import CheckpointError
+from caev2.pretrain.foreign import Layout, NamedWeights, read_weights
 from caev2.pretrain.model import CAEv2, build
+from caev2.pretrain.official_sizes import infer_settings
 from caev2.pretrain.positions import position_table
-from caev2.pretrain.sizes import SIZES, ModelSettings
-from caev2.pretrain.untrusted import read_untrusted
+from caev2.pretrain.sizes import ModelSettings
 
 _BLOCK = r"^regressor\.blocks\.(\d+)\."
 _OFFICIAL_BLOCK = r"regresser.regressor_blocks.\1."  # both spellings are as published
@@ -51,12 +50,16 @@ _POSITION_TOLERANCE = 1e-4
 class ImportReport:
     """What became of every key."""
 
-    used: tuple[str, ...]
-    """Keys of the file whose numbers are now in the student."""
+    used: dict[str, str]
+    """Keys of the file whose numbers are now in the student, and the tensors that they fill."""
     ignored: dict[str, str]
     """Keys of the file that are not, and why."""
     missing: tuple[str, ...]
     """The student's own tensors that the file does not hold: they start fresh."""
+    layout: Layout = "pre-training"
+    """How the file names its tensors."""
+    beside: tuple[str, ...] = ()
+    """What lies beside the weights in the file, such as an optimiser; nothing is taken of it."""
 
 
 def official_name(name: str) -> str:
@@ -85,27 +88,65 @@ def _half(name: str, letter: str) -> str:
 
 
 def import_official(
-    path: Path, *, seed: int = 0, heads: int | None = None, regressor_heads: int | None = None
+    path: Path,
+    *,
+    seed: int = 0,
+    heads: int | None = None,
+    regressor_heads: int | None = None,
+    drop_relative_positions: bool = False,
 ) -> tuple[CAEv2, ImportReport]:
-    """A student with the weights of an official checkpoint; what it does not hold starts from the seed.
+    """A student with the weights of a published checkpoint or of an export; what it does not hold starts from the seed.
 
     Args:
-        path: A `.pth` or `.safetensors` file.
+        path: A file of `torch.save` or a safetensors file, or an exported folder.
         seed: Of the fresh weights.
-        heads: Of the encoder, which no shape tells; none: those of the published size of that width.
+        heads: Of the encoder, which no shape tells; none: as the file records, or those of the published size of that
+            width.
         regressor_heads: The same for the regressor.
+        drop_relative_positions: Leave a fine-tuned model's tables of relative positions out; features change.
 
     Raises:
         UnsafeFile: The file would run code.
         CheckpointError: It holds no whole encoder, shapes that do not fit, or other positions.
     """
     with about_file(path):
-        state = unwrap(read_untrusted(path))
-        settings = infer_settings(state, heads=heads, regressor_heads=regressor_heads)
-        tensors, report = from_official(state, settings)
+        weights = read_weights(path, drop_relative_positions=drop_relative_positions)
+        settings = settings_of(weights, heads=heads, regressor_heads=regressor_heads)
+        tensors, report = place_weights(weights, settings)
     model = build(settings, seed)
     model.load_state_dict(model.state_dict() | tensors)
     return model, report
+
+
+def settings_of(
+    weights: NamedWeights, *, heads: int | None = None, regressor_heads: int | None = None
+) -> ModelSettings:
+    """The sizes of the student that weights fit: as the file records them, or read from its shapes.
+
+    Raises:
+        CheckpointError: They cannot be told.
+    """
+    if weights.recorded is not None and heads is None and regressor_heads is None:
+        return weights.recorded
+    return infer_settings(weights.state, heads=heads, regressor_heads=regressor_heads)
+
+
+def place_weights(weights: NamedWeights, settings: ModelSettings) -> tuple[dict[str, Tensor], ImportReport]:
+    """The student's tensors out of a file of any layout, and what became of every key of the file.
+
+    Raises:
+        CheckpointError: As `from_official`.
+    """
+    tensors, named = from_official(weights.state, settings)
+    used: dict[str, str] = {}
+    for name, place in named.used.items():
+        key = weights.keys[name]
+        used[key] = used[key] + " and its " + place.rpartition(", ")[2] if key in used else place
+    ignored = {weights.keys[name]: reason for name, reason in named.ignored.items()} | weights.ignored
+    report = ImportReport(
+        layout=weights.layout, used=used, ignored=ignored, missing=named.missing, beside=weights.beside
+    )
+    return tensors, report
 
 
 @contextlib.contextmanager
@@ -115,85 +156,6 @@ def about_file(path: Path) -> Iterator[None]:
         yield
     except CheckpointError as problem:
         raise CheckpointError(str(problem) if str(path) in str(problem) else f"{path}: {problem}") from None
-
-
-def unwrap(content: Any) -> dict[str, Tensor]:
-    """The tensors of a file by name, out of `model`, `module` or `state_dict`, without a leading `module.`.
-
-    Raises:
-        CheckpointError: There are no named tensors.
-    """
-    for wrapper in ("model", "module", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    named = dict(content) if isinstance(content, Mapping) else {}
-    state = {str(name).removeprefix("module."): value for name, value in named.items() if isinstance(value, Tensor)}
-    if not any(name.startswith("encoder.") for name in state):
-        found = ", ".join(list(state)[:3]) or "no tensors"
-        raise CheckpointError(
-            f"An official CAE v2 checkpoint has keys that begin with 'encoder.', this file has {found}. "
-            "Give a pre-training checkpoint or the published encoder."
-        )
-    return state
-
-
-def infer_settings(
-    state: Mapping[str, Tensor], *, heads: int | None = None, regressor_heads: int | None = None
-) -> ModelSettings:
-    """The sizes of the student that a state dict fits, read from its shapes.
-
-    Heads leave no trace in shapes: 12, or 16 at width 1024, where 12 heads would not fill it. Without a
-    regressor in the file, it is that of the published size of the encoder's width.
-
-    Raises:
-        CheckpointError: A tensor that tells a size is missing, or the width is of no published size.
-    """
-    width, _, patch_px, _ = _shape(state, "encoder.patch_embed.proj.weight", 4)
-    tokens = _shape(state, "encoder.pos_embed", 3)[1]
-    published = next((size for size in SIZES.values() if size.width == width), None)
-    if published is None and (heads is None or "mask_token" not in state):
-        raise CheckpointError(
-            f"An encoder of width {width} is of no published size ("
-            + ", ".join(f"{name} {size.width}" for name, size in SIZES.items())
-            + "). A full checkpoint of other sizes can be read when the number of heads is given."
-        )
-    start = published or SIZES["base"]
-    sizes: dict[str, Any] = {
-        "image_px": round((tokens - 1) ** 0.5) * patch_px,
-        "patch_px": patch_px,
-        "width": width,
-        "depth": _count_blocks(state, "encoder.blocks."),
-        "heads": heads or start.heads,
-        "mlp_ratio": _shape(state, "encoder.blocks.0.mlp.fc1.weight", 2)[0] / width,
-        "layer_scale": start.layer_scale if "encoder.blocks.0.gamma_1" in state else None,
-    }
-    if "mask_token" in state:
-        sizes["regressor_width"] = _shape(state, "mask_token", 3)[2]
-        sizes["regressor_depth"] = _count_blocks(state, "regresser.regressor_blocks.")
-        sizes["regressor_heads"] = 12 if sizes["regressor_width"] % 12 == 0 else 16
-    if "decoder.head.weight" in state:
-        sizes["target_width"] = _shape(state, "decoder.head.weight", 2)[0]
-    if regressor_heads is not None:
-        sizes["regressor_heads"] = regressor_heads
-    return dataclasses.replace(start, **sizes)
-
-
-def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
-    if name not in state:
-        raise CheckpointError(f"The key {name} is missing, so the file is cut short or of another model.")
-    shape = tuple(state[name].shape)
-    if len(shape) != dimensions:
-        raise CheckpointError(f"{name} has shape {shape}, where {dimensions} dimensions are expected.")
-    return shape
-
-
-def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    numbers = {
-        int(name.removeprefix(prefix).split(".")[0]) for name in state if re.match(re.escape(prefix) + r"\d", name)
-    }
-    if numbers != set(range(len(numbers))) or not numbers:
-        raise CheckpointError(f"The blocks {prefix}* are {sorted(numbers)}; they must be 0, 1, 2 ... without a gap.")
-    return len(numbers)
 
 
 def from_official(state: Mapping[str, Tensor], settings: ModelSettings) -> tuple[dict[str, Tensor], ImportReport]:
@@ -208,15 +170,22 @@ def from_official(state: Mapping[str, Tensor], settings: ModelSettings) -> tuple
     _check_positions(state, settings)
     with torch.device("meta"):
         expected = CAEv2(settings).state_dict()
-    tensors, used = {}, []
+    tensors: dict[str, Tensor] = {}
+    used: dict[str, str] = {}
     absent = {part for part in ("projection", "regressor", "head") if not _holds_part(state, expected, part)}
     missing = tuple(name for name in expected if name.split(".")[0] in absent)
     for name in (name for name in expected if name not in missing):
         keys = [_half(name, "q"), _half(name, "v")] if name.endswith("qkv.bias") else [official_name(name)]
         tensors[name] = _take(state, keys, name, tuple(expected[name].shape))
-        used.extend(keys)
-    ignored = {key: _reason_to_ignore(key) for key in state if key not in set(used)}
-    return tensors, ImportReport(used=tuple(key for key in state if key in set(used)), ignored=ignored, missing=missing)
+        used |= dict.fromkeys(keys, name) if len(keys) == 1 else dict(zip(keys, _thirds(name), strict=True))
+    ignored = {key: _reason_to_ignore(key) for key in state if key not in used}
+    ordered = {key: used[key] for key in state if key in used}
+    return tensors, ImportReport(used=ordered, ignored=ignored, missing=missing)
+
+
+def _thirds(name: str) -> tuple[str, str]:
+    """Where the two published halves of a bias go; the middle third, of the keys, stays zero."""
+    return f"{name}, first third", f"{name}, last third"
 
 
 def _holds_part(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], part: str) -> bool:
@@ -247,6 +216,12 @@ def _reason_to_ignore(key: str) -> str:
     for pattern, reason in _IGNORED:
         if re.match(pattern, key):
             return reason
+    if key.endswith("relative_position_bias_table"):
+        raise CheckpointError(
+            f"{key.removeprefix('encoder.')} holds relative positions that were learned in fine-tuning, and a student "
+            "has none: without them its features are others. `caev2 export` turns the whole classifier into one for "
+            "timm; --drop-relative-positions imports the rest."
+        )
     if re.match(r"(encoder|regresser|encoder_to_regresser)", key):
         raise CheckpointError(
             f"The student has nothing that {key} could fill, and it may matter: it lies in a part that is "

@@ -1,15 +1,15 @@
-"""The weights that a run starts from: fresh ones, or those of another run or of an official file."""
+"""The weights that a run starts from: fresh ones, or those of another run, an official file or an export."""
 
 from pathlib import Path
 
 from caev2.errors import CheckpointError
 from caev2.pretrain.checkpoint import latest_checkpoint, load_weights
+from caev2.pretrain.foreign import EXPORTED, read_weights
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.official import about_file, from_official, infer_settings, unwrap
+from caev2.pretrain.official import about_file, place_weights, settings_of
 from caev2.pretrain.sizes import ModelSettings
 from caev2.pretrain.tensor_file import digest_tensors
-from caev2.pretrain.untrusted import read_untrusted
 
 
 def starting_student(settings: ModelSettings, seed: int, source: Path | None) -> tuple[CAEv2, str | None]:
@@ -18,8 +18,8 @@ def starting_student(settings: ModelSettings, seed: int, source: Path | None) ->
     Args:
         settings: Sizes of the student.
         seed: Of fresh weights.
-        source: Folder of a run, whose latest checkpoint is taken, or an official file, whose missing parts start
-            fresh; none: all weights are fresh.
+        source: Folder of a run, whose latest checkpoint is taken; or an official file, or an export, whose missing
+            parts start fresh; none: all weights are fresh.
 
     Raises:
         CheckpointError: There is nothing at `source`, it is damaged, or of other sizes.
@@ -28,7 +28,7 @@ def starting_student(settings: ModelSettings, seed: int, source: Path | None) ->
     model = build(settings, seed)
     if source is None:
         return model, None
-    if source.is_dir():
+    if source.is_dir() and not (source / EXPORTED).exists():
         _take_run(source, model)
     else:
         _take_official(source, model)
@@ -47,12 +47,12 @@ def _take_run(run: Path, model: CAEv2) -> None:
 
 def _take_official(path: Path, model: CAEv2) -> None:
     with about_file(path):
-        state = unwrap(read_untrusted(path))
-        theirs = infer_settings(state)
+        weights = read_weights(path)
+        theirs = settings_of(weights)
         _refuse_heads(path, "heads", theirs, model.settings)
-        if "mask_token" in state:
+        if "mask_token" in weights.state:
             _refuse_heads(path, "regressor_heads", theirs, model.settings)
-        tensors, _ = from_official(state, model.settings)
+        tensors, _ = place_weights(weights, model.settings)
     model.load_state_dict(model.state_dict() | tensors)
 
 

@@ -61,6 +61,17 @@ def read_untrusted(path: Path) -> Any:
         ) from None
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a `.safetensors` file says of itself; nothing of any other file, nor of a damaged one."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except _UNREADABLE:
+        return {}
+
+
 def _globals_of(path: Path) -> list[str]:
     """The classes and functions that a file's pickles name, found by parsing alone."""
     try:

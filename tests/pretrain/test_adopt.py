@@ -1,6 +1,7 @@
 """An official checkpoint becomes a run that is probed like any other."""
 
 import argparse
+import hashlib
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import torch
 
 from caev2.errors import CheckpointError, OutputError, UnsafeFile
 from caev2.eval.subjects import open_run
-from caev2.pretrain.adopt import adopt_checkpoint
+from caev2.pretrain.adopt import adopt_checkpoint, read_report
+from caev2.pretrain.identity import read_identity
 from caev2.pretrain.model import build
 from caev2.pretrain.official import to_official
 from caev2.pretrain.sizes import SIZES
@@ -36,9 +38,27 @@ def test_an_encoder_only_file_becomes_a_run_and_says_what_starts_fresh(tiny, tmp
     names = {name: tensor for name, tensor in to_official(tiny.state_dict()).items() if name.startswith("encoder.")}
     torch.save({"model": names}, tmp_path / "encoder.pth")
     result = adopt_checkpoint(tmp_path / "encoder.pth", tmp_path / "run")
-    assert result.used == len(names)
+    assert set(result.used) == set(names)
     assert any(name.startswith("regressor.") for name in result.missing)
     assert not any(name.startswith("encoder.") for name in result.missing)
+
+
+def test_the_report_is_kept_in_the_run_and_weights_are_part_of_what_it_is(tiny, tmp_path):
+    for name, seed in (("one", 3), ("other", 4)):
+        torch.save({"model": to_official(build(SIZES["tiny"], seed).state_dict())}, tmp_path / f"{name}.pth")
+        adopt_checkpoint(tmp_path / f"{name}.pth", tmp_path / name)
+    kept = read_report(tmp_path / "one")
+    assert kept["sha256"] == hashlib.sha256((tmp_path / "one.pth").read_bytes()).hexdigest()
+    assert kept["used"]["decoder.head.bias"] == "head.linear.bias"
+    assert str(tmp_path) not in (tmp_path / "one" / "import.json").read_text()
+    first, second = (read_identity(tmp_path / name).fingerprint() for name in ("one", "other"))
+    assert first != second
+
+
+def test_without_a_run_the_file_is_looked_at_and_nothing_written(tiny, tmp_path):
+    torch.save({"model": to_official(tiny.state_dict())}, tmp_path / "file.pth")
+    assert adopt_checkpoint(tmp_path / "file.pth", None).missing == ()
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pth"]
 
 
 def test_a_run_is_never_overwritten(tiny, tmp_path):
@@ -72,9 +92,9 @@ adopt_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("replaced", [0, 1, 2])
+@pytest.mark.parametrize("replaced", [0, 1, 2, 3])
 def test_a_killed_import_leaves_no_run_and_the_next_one_is_whole(tiny, tmp_path, replaced):
-    """It is killed before the checkpoint, then run.json, then the whole run comes to its place."""
+    """It is killed before the checkpoint, then run.json, its report, then the whole run comes to its place."""
     torch.save({"model": to_official(tiny.state_dict())}, tmp_path / "file.pth")
     run = tmp_path / "run"
     command = [sys.executable, "-c", KILLED, tmp_path / "file.pth", run, str(replaced)]

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from caev2.errors import CheckpointError, UnsafeFile
+from caev2.pretrain.foreign import recognise
 from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.official import from_official, import_official, infer_settings, to_official, unwrap
+from caev2.pretrain.official import from_official, import_official, infer_settings, to_official
 from caev2.pretrain.positions import position_table
 from caev2.pretrain.sizes import SIZES, ModelSettings
 
@@ -158,7 +159,7 @@ def test_an_encoder_with_more_than_the_student_has_is_refused(state):
 @pytest.mark.parametrize("content", [{}, [1, 2], {"model": {"cls_token": torch.zeros(1)}}, {"model": 3}])
 def test_files_of_something_else_are_refused(content):
     with pytest.raises(CheckpointError, match=r"keys that begin with 'encoder\.'"):
-        unwrap(content)
+        recognise(content)
 
 
 def test_an_unknown_width_needs_to_be_told_its_heads():

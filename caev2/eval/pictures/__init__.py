@@ -1,0 +1,1 @@
+"""What a run makes of some images, as pictures."""
