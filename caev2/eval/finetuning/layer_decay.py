@@ -8,7 +8,7 @@ from torch import nn
 
 from caev2.pretrain.parameters import decays
 
-_BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
+_BLOCK = re.compile(r"encoder\.(?:trunk\.)?blocks\.(\d+)\.")
 _TABLE = "relative_position_bias_table"
 _NEVER = ("class_embedding", "cls_token", "pos_embed", "positional_embedding")
 """Ends of names that do not decay: the published code exempts the class token in fine-tuning, not in pre-training."""
