@@ -26,6 +26,8 @@ class Backbone:
     """From images and keep bits to all tokens, class token first, before the final norm. Its blocks are `blocks`."""
     norm: nn.LayerNorm
     """The final norm, which is applied to the mean of the patches."""
+    depth: int
+    """Blocks of the encoder."""
     image_px: int
     """Side of the images it takes."""
     rates: tuple[float, ...] = ()
@@ -114,6 +116,7 @@ def tunable_encoder(
     return Backbone(
         encoder=encoder,
         norm=norm,
+        depth=sizes.depth,
         image_px=image_px,
         rates=drop_path_rates(sizes.depth, drop_path),
         has_position_bias=position_bias,

@@ -83,7 +83,14 @@ def teacher_backbone(teacher: Teacher) -> Backbone:
         raise TeacherError(
             f"{facts.name} cannot be fine-tuned: its final norm is {type(norm).__name__}, no layer norm. Give another."
         )
-    return Backbone(encoder=encoder, norm=norm, image_px=facts.image_px, mean=facts.mean, std=facts.std)
+    return Backbone(
+        encoder=encoder,
+        norm=norm,
+        depth=sum(tap.startswith("block:") for tap in facts.widths),
+        image_px=facts.image_px,
+        mean=facts.mean,
+        std=facts.std,
+    )
 
 
 def _copied(module: Any) -> Any:
