@@ -5,6 +5,7 @@ import click
 from caev2 import __version__
 from caev2.commands.demo import demo
 from caev2.commands.extract import extract
+from caev2.commands.finetune import finetune
 from caev2.commands.invocation import Commands, example
 from caev2.commands.lists import recipes, teachers
 from caev2.commands.pretrain import import_checkpoint, pretrain
@@ -21,7 +22,7 @@ def main() -> None:
     allow_many()
 
 
-for command in (demo, extract, store, pretrain, probe, segment, import_checkpoint, recipes, teachers):
+for command in (demo, extract, store, pretrain, probe, segment, finetune, import_checkpoint, recipes, teachers):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -2,44 +2,34 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from caev2.errors import ConfigError, SourceError
-from caev2.eval.checks import check_several_classes
+from caev2.errors import ConfigError
 from caev2.eval.entrants import RunFacts
 from caev2.eval.features import check_labelled
-from caev2.eval.finetuning.augmentation import Mixer, check_groups, train_transform
-from caev2.eval.finetuning.batches import Augmenting, TunedBatches, order_images
-from caev2.eval.finetuning.identity import TuneIdentity, claim, refuse_other
-from caev2.eval.finetuning.judging import Judging
+from caev2.eval.finetuning.augmentation import Mixer
+from caev2.eval.finetuning.identity import claim, refuse_other
 from caev2.eval.finetuning.layer_decay import tuning_groups
-from caev2.eval.finetuning.model import Backbone, FineTuner
 from caev2.eval.finetuning.outcome import outcome_of
 from caev2.eval.finetuning.recipes import FinetuneRecipe
 from caev2.eval.finetuning.starts import Start
 from caev2.eval.finetuning.training import TunedState, TuneLoop, TuneStep
 from caev2.eval.result import Judged, ProbeResult, save_result
-from caev2.eval.run import RESIZE_RATIO, check_same_classes, open_splits
+from caev2.eval.run import check_same_classes, open_splits
 from caev2.pretrain.checkpoint import Position
 from caev2.pretrain.ema import Average
-from caev2.pretrain.encoder import Encoder
-from caev2.pretrain.loading import cores
 from caev2.pretrain.lock import hold_run
 from caev2.pretrain.log import Log
 from caev2.pretrain.ranks import Company, Ranks, device_of, joined, ranks_of_environment, use_gpu
 from caev2.pretrain.resume import load_newest, remove_scratch
 from caev2.pretrain.run import NoLog
-from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.signals import Interrupted, catching_signals
 from caev2.pretrain.step import tensor_cores
-from caev2.pretrain.tensor_file import digest_tensors
 from caev2.progress import Progress, Silent
-from caev2.recipe import to_mapping
 from caev2.store.disk import writing
 from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.pixels.decode import Orientation
@@ -133,112 +123,17 @@ def finetune(
     ranks = ranks_of_environment()
     device = device_of(ranks, device)
     use_gpu(ranks, device)
-    _refuse_hopeless(train, recipe, ranks)
-    job = _prepare(start, train, val, Path(out), recipe, device, orientation, ranks)
+    job = prepare(start, train, val, Path(out), recipe, device=device, orientation=orientation, ranks=ranks)
     told = progress if progress is not None and ranks.is_first else Silent()
     with joined(ranks, device) as company, tensor_cores(device), _told_when_memory_is_short(recipe, ranks):
         company.first(lambda: refuse_other(job.out, job.identity, resume=resume == "auto"))
-        company.first(lambda: job.judging.check_start(job.model.to(device), start.name))
+        company.first(lambda: job.judging.check_start(job.model, start.name))
         with _held(job, company, told):
             return _train(job, company, told, run)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """All that is known before a step is done."""
-
-    start: Start
-    out: Path
-    recipe: FinetuneRecipe
-    identity: TuneIdentity
-    backbone: Backbone
-    model: FineTuner
-    batches: TunedBatches
-    judging: Judging
-    schedule: CosineSchedule
-    train: ImageSource
-
-
-def _refuse_hopeless(train: ImageSource, recipe: FinetuneRecipe, ranks: Ranks) -> None:
-    """Refuse what no weights could help, before they are loaded."""
-    check_several_classes(torch.tensor(train.labels), "train")
-    check_groups(recipe.mix, recipe.batch_size, ranks.count)
-    if (share := recipe.batch_size // ranks.count) % recipe.accumulate:
-        raise ConfigError(
-            f"The {share} images that a device takes of a batch are not cut into {recipe.accumulate} equal parts. "
-            "Give --set accumulate to a divisor."
-        )
-    if not train.seekable:
-        raise SourceError(
-            f"The images in {train.root} lie in a compressed tar, which can be read from its beginning only, and they "
-            "are wanted in another order. Decompress it."
-        )
-
-
-def _prepare(
-    start: Start,
-    train: ImageSource,
-    val: ImageSource,
-    out: Path,
-    recipe: FinetuneRecipe,
-    device: str,
-    orientation: Orientation,
-    ranks: Ranks,
-) -> _Job:
-    order = order_images(len(train), batch_size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed)
-    schedule = CosineSchedule(
-        peak_lr=recipe.optimizer.lr,
-        min_lr=recipe.optimizer.min_lr,
-        warmup_steps=round(recipe.optimizer.warmup_epochs * order.steps_per_epoch),
-        total_steps=order.total_steps,
-    )
-    backbone = start.open(recipe.model)
-    model = FineTuner(backbone, len(train.classes), head_scale=recipe.model.head_scale, seed=recipe.seed)
-    if recipe.recompute_activations and isinstance(model.encoder, Encoder):
-        model.encoder.recompute = True
-    size_px, precision = backbone.image_px, recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
-    train_transform(recipe.augmentation, size_px, backbone.mean, backbone.std)  # refuses names that timm does not know
-    facts: dict[str, Any] = {"mean": backbone.mean, "std": backbone.std, "size_px": size_px, "orientation": orientation}
-    return _Job(
-        start=start,
-        out=out,
-        recipe=recipe,
-        identity=TuneIdentity(
-            start={"role": start.role, "name": start.name, "digest": digest_tensors(model.state_dict(), {})},
-            recipe={**to_mapping(recipe, result_only=True), "precision": precision},
-            images={"train": train.digest(), "val": val.digest(), "orientation": orientation},
-        ),
-        backbone=backbone,
-        model=model,
-        batches=TunedBatches(
-            augmenting=Augmenting(source=train, settings=recipe.augmentation, seed=recipe.seed, **facts),
-            order=order,
-            rates=backbone.rates,
-            ranks=ranks,
-        ),
-        judging=Judging(
-            source=val,
-            resize_px=recipe.resize_px or round(size_px * RESIZE_RATIO),
-            device=device,
-            bf16=precision == "bf16",
-            workers=_count_workers(recipe.workers, device, ranks),
-            ranks=ranks,
-            **facts,
-        ),
-        schedule=schedule,
-        train=train,
-    )
-
-
-def _count_workers(wanted: int | None, device: str, ranks: Ranks) -> int:
-    """On a CPU a worker takes from the step what it gives to it."""
-    if wanted is not None:
-        return wanted
-    return max(1, cores() // ranks.per_machine) if device.startswith("cuda") else 0
-
-
 @contextlib.contextmanager
-def _held(job: _Job, company: Company, progress: Progress) -> Iterator[None]:
+def _held(job: TuneJob, company: Company, progress: Progress) -> Iterator[None]:
     """The folder, which the first rank keeps other processes from."""
     with contextlib.ExitStack() as stack:
 
@@ -252,7 +147,7 @@ def _held(job: _Job, company: Company, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _restore(job: _Job, company: Company, progress: Progress) -> TunedState:
+def _restore(job: TuneJob, company: Company, progress: Progress) -> TunedState:
     """The weights it starts from, or in their place those of the newest sound checkpoint."""
     recipe, model, fingerprint = job.recipe, job.model, job.identity.fingerprint()
     groups = tuning_groups(
@@ -280,7 +175,7 @@ def _restore(job: _Job, company: Company, progress: Progress) -> TunedState:
     return TunedState(job.out, fingerprint, model, optimizer, average, step, recipe.keep_checkpoints)
 
 
-def _train(job: _Job, company: Company, progress: Progress, run: RunFacts | None) -> ProbeResult:
+def _train(job: TuneJob, company: Company, progress: Progress, run: RunFacts | None) -> ProbeResult:
     recipe, order, device = job.recipe, job.batches.order, job.judging.device
     state = _restore(job, company, progress)
     mixer = Mixer(recipe.mix, classes=len(job.train.classes), batch_size=recipe.batch_size, seed=recipe.seed)
@@ -316,7 +211,7 @@ def _train(job: _Job, company: Company, progress: Progress, run: RunFacts | None
     return company.first(partial(_report, job, loop, run))
 
 
-def _report(job: _Job, loop: TuneLoop, run: RunFacts | None) -> ProbeResult:
+def _report(job: TuneJob, loop: TuneLoop, run: RunFacts | None) -> ProbeResult:
     result = outcome_of(
         loop,
         start=job.start,
