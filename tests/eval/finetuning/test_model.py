@@ -27,6 +27,11 @@ def tuner(classes: int = 5, *, image_px: int | None = None, drop_path: float = 0
     return FineTuner(backbone, classes, **{"head_scale": 0.001, "seed": 0, **more})
 
 
+class Skipped(torch.nn.Module):
+    def forward(self, tokens, scales):
+        return tokens
+
+
 def images(count: int = 3, size: int = 32) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -48,8 +53,7 @@ def test_the_row_of_two_patches_is_a_function_of_how_they_lie_to_each_other(grid
             else:
                 relation = (one[0] - other[0], one[1] - other[1])
             assert rows.setdefault(relation, int(index[query, key])) == int(index[query, key])
-    assert sorted(rows.values()) == (list(range(table_rows(grid))) if grid > 1 else sorted(rows.values()))
-    assert len(set(rows.values())) == len(rows)
+    assert sorted(rows.values()) == list(range(table_rows(grid)))
 
 
 def test_before_training_biased_attention_is_plain_attention():
@@ -111,8 +115,7 @@ def test_dropped_branches_change_nothing_but_what_they_would_have_added():
     none_of_the_last = everything.clone()
     none_of_the_last[2:] = False
     shallow = model(images(), none_of_the_last)
-    model.encoder.blocks[1] = torch.nn.Identity()
-    model.encoder.blocks[1].forward = lambda tokens, scales: tokens
+    model.encoder.blocks[1] = Skipped()
     torch.testing.assert_close(model(images(), everything), shallow)
 
 
