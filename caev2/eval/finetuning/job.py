@@ -95,7 +95,7 @@ def prepare(
         ),
         judging=Judging(
             source=val,
-            resize_px=recipe.resize_px or round(size_px * RESIZE_RATIO),
+            resize_px=_short_side(recipe.resize_px, size_px),
             device=device,
             bf16=precision == "bf16",
             workers=_count_workers(recipe.workers, device, ranks),
@@ -105,6 +105,20 @@ def prepare(
         schedule=schedule,
         train=train,
     )
+
+
+def _short_side(wanted: int | None, size_px: int) -> int:
+    """Of an image that is judged.
+
+    Raises:
+        ConfigError: The crop would reach beyond the image.
+    """
+    if wanted is not None and wanted < size_px:
+        raise ConfigError(
+            f"Images whose short side is {wanted} pixels have no crop of {size_px}. Give --set resize_px={size_px} or "
+            "more, or none for 8/7 of it."
+        )
+    return wanted or round(size_px * RESIZE_RATIO)
 
 
 def _count_workers(wanted: int | None, device: str, ranks: Ranks) -> int:

@@ -197,6 +197,11 @@ def test_the_demos_teacher_can_be_fine_tuned_too(colours, tmp_path):
     assert (protocol["position_bias"], protocol["drop_path"]) == (False, 0.0)
 
 
+def test_crops_that_reach_beyond_the_image_are_refused(colours, tmp_path):
+    with pytest.raises(ConfigError, match="short side is 20 pixels have no crop of 32"):
+        tune(colours, tmp_path / "out", dataclasses.replace(RECIPE, resize_px=20))
+
+
 def test_other_work_is_not_gone_on_with(whole, colours, tmp_path):
     out, _ = whole
     with pytest.raises(CheckpointError, match=r"its recipe\.epochs is 3, this command asks for 4"):
