@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from caev2.errors import TeacherError
@@ -24,9 +23,9 @@ _Keep = Bool[Tensor, "branch image"] | None
 
 
 class ClipEncoder(nn.Module):
-    """open_clip's own vision transformer, up to its final norm."""
+    """A vision transformer of open_clip's own, up to its final norm; see `caev2.extract.teachers.openclip`."""
 
-    def __init__(self, tower: VisionTransformer):
+    def __init__(self, tower: Any):
         super().__init__()
         self.conv1, self.ln_pre = tower.conv1, tower.ln_pre
         self.class_embedding, self.positional_embedding = tower.class_embedding, tower.positional_embedding
@@ -45,7 +44,7 @@ class ClipEncoder(nn.Module):
 
 
 class TimmEncoder(nn.Module):
-    """timm's vision transformer, up to its final norm; the mean of the patches stands where there is no class token."""
+    """A vision transformer of timm, up to its final norm; without a class token, the mean of the patches is its row."""
 
     def __init__(self, trunk: Any):
         super().__init__()
