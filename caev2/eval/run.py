@@ -171,10 +171,19 @@ def open_splits(images: Place) -> tuple[ImageSource, ImageSource]:
             f"A probe needs {folders[0]}/CLASS and {folders[1]}/CLASS, or tars or tables that have train and val in "
             f"their names, but there is no {missing}, nor such a pair of tars or tables."
         )
+    return match_parts(images, train, val)
+
+
+def match_parts(place: Place, train: ImageSource, val: ImageSource) -> tuple[ImageSource, ImageSource]:
+    """Two parts whose labels mean the same.
+
+    Raises:
+        SourceError: They do not have the same classes, or an image has none.
+    """
     for source in (train, val):
         check_labelled(source)
     train, val = _count_as_far(train, val), _count_as_far(val, train)
-    check_same_classes(images, train.classes, val.classes)
+    check_same_classes(place, train.classes, val.classes)
     return train, val
 
 

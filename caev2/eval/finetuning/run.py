@@ -10,7 +10,6 @@ import torch
 
 from caev2.errors import ConfigError
 from caev2.eval.entrants import RunFacts
-from caev2.eval.features import check_labelled
 from caev2.eval.finetuning.augmentation import Mixer
 from caev2.eval.finetuning.identity import claim, refuse_other
 from caev2.eval.finetuning.layer_decay import tuning_groups
@@ -19,7 +18,7 @@ from caev2.eval.finetuning.recipes import FinetuneRecipe
 from caev2.eval.finetuning.starts import Start
 from caev2.eval.finetuning.training import TunedState, TuneLoop, TuneStep
 from caev2.eval.result import Judged, ProbeResult, save_result
-from caev2.eval.run import check_same_classes, open_splits
+from caev2.eval.run import match_parts, open_splits
 from caev2.pretrain.checkpoint import Position
 from caev2.pretrain.ema import Average
 from caev2.pretrain.lock import hold_run
@@ -75,11 +74,7 @@ def open_parts(train: Place, val: Place | None) -> tuple[ImageSource, ImageSourc
     """
     if val is None:
         return open_splits(train)
-    parts = open_images(train, "train"), open_images(val, "val")
-    for source in parts:
-        check_labelled(source)
-    check_same_classes(train, parts[0].classes, parts[1].classes)
-    return parts
+    return match_parts(train, open_images(train, "train"), open_images(val, "val"))
 
 
 def finetune(
