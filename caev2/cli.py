@@ -6,6 +6,7 @@ from caev2 import __version__
 from caev2.commands.demo import demo
 from caev2.commands.export import export
 from caev2.commands.extract import extract
+from caev2.commands.finetune import finetune
 from caev2.commands.importing import import_weights
 from caev2.commands.invocation import Commands, example
 from caev2.commands.lists import recipes, teachers
@@ -24,7 +25,20 @@ def main() -> None:
     allow_many()
 
 
-for command in (demo, extract, store, pretrain, probe, segment, show, export, import_weights, recipes, teachers):
+for command in (
+    demo,
+    extract,
+    store,
+    pretrain,
+    probe,
+    segment,
+    finetune,
+    show,
+    export,
+    import_weights,
+    recipes,
+    teachers,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from caev2 import cli
+from caev2.eval.finetuning.recipes import RECIPES as FINETUNE_RECIPES
 from caev2.extract.recipes import RECIPES as EXTRACT_RECIPES
 from caev2.pretrain.recipes import RECIPES as PRETRAIN_RECIPES
 from caev2.recipe import load, override
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FORMAT_PAGE = (ROOT / "docs" / "store-format.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RECIPES = {"extract": EXTRACT_RECIPES, "pretrain": PRETRAIN_RECIPES}
+RECIPES = {"extract": EXTRACT_RECIPES, "pretrain": PRETRAIN_RECIPES, "finetune": FINETUNE_RECIPES}
 
 
 def commands_of(text: str) -> list[str]:

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from caev2 import cli
+from caev2.eval.finetuning.recipes import RECIPES as FINETUNE_RECIPES
 from caev2.extract.recipes import RECIPES as EXTRACT_RECIPES
 from caev2.pretrain.recipes import RECIPES as PRETRAIN_RECIPES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "from-official.md").read_text(encoding="utf-8")
-RECIPES: dict[str, Any] = {"extract": EXTRACT_RECIPES, "pretrain": PRETRAIN_RECIPES}
-SETTING = re.compile(r"`(extract|pretrain) ([a-z_.]+)`")
-COMMANDS = ("extract", "pretrain", "probe", "import")
+RECIPES: dict[str, Any] = {"extract": EXTRACT_RECIPES, "pretrain": PRETRAIN_RECIPES, "finetune": FINETUNE_RECIPES}
+NAMES = {"extract": "{}-300e", "pretrain": "{}-300e", "finetune": "{}"}
+"""Of the recipe of a size."""
+SETTING = re.compile(r"`(extract|pretrain|finetune) ([a-z_.]+)`")
+COMMANDS = ("extract", "pretrain", "probe", "finetune", "import")
 
 
 def tables() -> dict[str, list[list[str]]]:
@@ -31,8 +34,8 @@ def tables() -> dict[str, list[list[str]]]:
     return found
 
 
-def value_of(stage: str, recipe: str, setting: str) -> Any:
-    return reduce(getattr, setting.split("."), RECIPES[stage][recipe])
+def recipe_of(stage: str, size: str) -> Any:
+    return RECIPES[stage][NAMES[stage].format(size)]
 
 
 def test_the_page_has_its_tables():
@@ -40,36 +43,43 @@ def test_the_page_has_its_tables():
     assert sizes["Numbers of the scripts"] > 20
     assert sizes["Pre-training flags"] > 40
     assert sizes["Linear probing flags"] > 8
+    assert sizes["Fine-tuning flags"] > 25
     assert sizes["What differs on purpose"] > 5
 
 
 @pytest.mark.parametrize(("stage", "setting"), sorted(set(SETTING.findall(PAGE))))
 def test_every_setting_of_the_page_is_one_of_a_recipe(stage, setting):
     *parents, name = setting.split(".")
-    owner = reduce(getattr, parents, RECIPES[stage]["base-300e"])
+    owner = reduce(getattr, parents, recipe_of(stage, "base"))
     assert name in {field.name for field in dataclasses.fields(owner)}
 
 
-@pytest.mark.parametrize("row", tables()["Numbers of the scripts"], ids=lambda row: row[0])
+def rows_of_numbers() -> list[list[str]]:
+    return [row for name in ("Numbers of the scripts", "Fine-tuning flags") for row in tables()[name] if len(row) == 5]
+
+
+@pytest.mark.parametrize("row", rows_of_numbers(), ids=lambda row: row[0])
 def test_the_recipes_have_the_numbers_of_the_scripts(row):
     _, *published, here = row
     ((stage, setting),) = SETTING.findall(here)
-    values = [value_of(stage, f"{size}-300e", setting) for size in ("tiny", "small", "base")]
+    values = [reduce(getattr, setting.split("."), recipe_of(stage, size)) for size in ("tiny", "small", "base")]
     assert values == [ast.literal_eval(number) for number in published]
 
 
 def test_every_row_of_flags_says_what_became_of_it():
-    for heading in ("Pre-training flags", "Linear probing flags"):
-        for published, _, here in tables()[heading]:
+    for heading in ("Pre-training flags", "Linear probing flags", "Fine-tuning flags"):
+        for published, *_, here in tables()[heading]:
             told = (
-                SETTING.search(here) or "--" in here or re.search(r"fixed|dropped|chosen|caev2|one number|class", here)
+                SETTING.search(here)
+                or "--" in here
+                or re.search(r"fixed|last epoch|dropped|chosen|caev2|one number|class", here)
             )
             assert told, published
 
 
 def test_every_option_in_the_column_of_ours_is_one():
     known = {option for name in COMMANDS for parameter in cli.main.commands[name].params for option in parameter.opts}
-    for heading in ("Pre-training flags", "Linear probing flags"):
+    for heading in ("Pre-training flags", "Linear probing flags", "Fine-tuning flags"):
         for *_, here in tables()[heading]:
             assert set(re.findall(r"--[a-z-]+", here)) <= known
 

@@ -54,8 +54,8 @@ def probe(
     """Judge frozen features, by k nearest neighbours and by a linear head or as asked, everybody on the same images.
 
     Whatever can be refused is refused before the first image is read: the classes, then everybody's weights. One
-    subject at a time is in memory. Who has no tokens, as pixels, gets no number of a probe that looks at tokens. Several
-    ranks share the images; the first asks the probes, and all return the same.
+    subject at a time is in memory. Who has no tokens, as pixels, gets no number of a probe that looks at tokens.
+    Several ranks share the images; the first asks the probes, and all return the same.
 
     Args:
         entrants: Who is judged.
@@ -202,10 +202,19 @@ def open_splits(images: Place) -> tuple[ImageSource, ImageSource]:
             f"A probe needs {folders[0]}/CLASS and {folders[1]}/CLASS, or tars or tables that have train and val in "
             f"their names, but there is no {missing}, nor such a pair of tars or tables."
         )
+    return match_parts(images, train, val)
+
+
+def match_parts(place: Place, train: ImageSource, val: ImageSource) -> tuple[ImageSource, ImageSource]:
+    """Two parts whose labels mean the same.
+
+    Raises:
+        SourceError: They do not have the same classes, or an image has none.
+    """
     for source in (train, val):
         check_labelled(source)
     train, val = _count_as_far(train, val), _count_as_far(val, train)
-    check_same_classes(images, train.classes, val.classes)
+    check_same_classes(place, train.classes, val.classes)
     return train, val
 
 

@@ -38,11 +38,19 @@ class SelfAttention(nn.Module):
         mask = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(width)
         self.register_buffer("bias_mask", mask, persistent=False)
 
-    def forward(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image token width"]:
-        """Attention of every token to every token."""
+    def forward(
+        self, tokens: Float[Tensor, "image token width"], bias: Float[Tensor, "head token token"] | None = None
+    ) -> Float[Tensor, "image token width"]:
+        """Attention of every token to every token.
+
+        Args:
+            tokens: All of them.
+            bias: Added to the scores of queries and keys; none, as in pre-training: nothing is.
+        """
         mixed = functional.linear(tokens, self.qkv.weight, self.qkv.bias * self.bias_mask)
         query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        added = None if bias is None else bias.to(query.dtype)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=added)
         return self.proj(attended.transpose(1, 2).flatten(2))
 
 

@@ -130,7 +130,7 @@ def refuse_other_run(run: Path, identity: RunIdentity) -> None:
             f"{run} holds imported weights and no training that could go on. Give another path for the new run, and "
             f"start it from them with --init-from {run}."
         )
-    _refuse_difference(run, there.mapping(), identity.mapping())
+    refuse_difference(run, there.mapping(), identity.mapping())
 
 
 def claim_run(run: Path, identity: RunIdentity) -> None:
@@ -145,11 +145,16 @@ def claim_run(run: Path, identity: RunIdentity) -> None:
         write_whole(run / FILE_NAME, json.dumps(content, indent=1).encode() + b"\n", scratch=run)
 
 
-def _refuse_difference(run: Path, there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:
+def refuse_difference(run: Path, there: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:
+    """Check that what lies at a path is what is wanted.
+
+    Raises:
+        CheckpointError: It is not; the message names the first difference with both values.
+    """
     for key in sorted({*there, *wanted}):
         one, other = there.get(key), wanted.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            _refuse_difference(run, one, other, f"{prefix}{key}.")
+            refuse_difference(run, one, other, f"{prefix}{key}.")
         elif one != other:
             raise CheckpointError(
                 f"{run} is another run: its {prefix}{key} is {one!r}, this command asks for {other!r}. "

@@ -168,7 +168,7 @@ class TrainStep:
             objective.compile(dynamic=False)
         if self._company.ranks.count > 1:
             self._objective = DistributedDataParallel(
-                objective, gradient_as_bucket_view=True, find_unused_parameters=False, **_unchanging_buffers()
+                objective, gradient_as_bucket_view=True, find_unused_parameters=False, **unchanging_buffers()
             )
         self._optimizer, self._clip_norm, self._accumulate = optimizer, clip_norm, accumulate
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -216,8 +216,8 @@ class TrainStep:
         self._optimizer.found_inf = (self._skipped > 0).float()  # type: ignore[attr-defined]
 
 
-def _unchanging_buffers() -> dict[str, Any]:
-    """No buffer changes, so ranks need not tell each other about them; torch has renamed the option."""
+def unchanging_buffers() -> dict[str, Any]:
+    """An option of `DistributedDataParallel`, which torch has renamed: no buffer changes, so none is told to others."""
     known = inspect.signature(DistributedDataParallel).parameters
     return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 

@@ -55,6 +55,11 @@ class OpenClipTeacher:
         self._tower = tower.eval().requires_grad_(False).to(device)
         self._dtype = _DTYPES[description.precision]
 
+    @property
+    def tower(self) -> VisionTransformer:
+        """The modules and their weights, for whoever trains a copy of them."""
+        return self._tower
+
     def tokens(
         self, images: UInt8[Tensor, "image size size 3"], taps: Sequence[str]
     ) -> dict[str, Float[Tensor, "image token width"]]:

@@ -64,6 +64,11 @@ class TrunkTeacher:
         self._project = None if project is None else project.eval().requires_grad_(False).to(device)
         self._class_row = class_row_of(trunk)
 
+    @property
+    def trunk(self) -> Any:
+        """The modules of timm and their weights, for whoever trains a copy of them."""
+        return self._trunk
+
     @torch.no_grad()
     def tokens(
         self, images: UInt8[Tensor, "image size size 3"], taps: Sequence[str]

@@ -1,0 +1,1 @@
+"""Fine-tuning: the whole encoder trained on labels, as the published scripts do it."""
