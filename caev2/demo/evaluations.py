@@ -1,16 +1,21 @@
 """Every evaluation of the demo in one table: a line for each, a column for each of those who are judged."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from caev2.demo.masked_scenes import write_masked_scenes
-from caev2.demo.scenes import SCENE_PX
+from caev2.demo.scenes import SCENE_PX, write_scenes
 from caev2.eval.entrants import Role, RunEntry, pixels
+from caev2.eval.finetuning.outcome import KIND as FINETUNE
+from caev2.eval.finetuning.recipes import DEMO as FINETUNE_RECIPE
+from caev2.eval.finetuning.run import finetune_and_score
+from caev2.eval.finetuning.starts import from_random_start_of, from_run, from_teacher_of
 from caev2.eval.interval import Accuracy
 from caev2.eval.probes.attentive import AttentiveSettings
 from caev2.eval.probes.protocols import ProbeSettings
-from caev2.eval.result import ProbeResult, save_result
+from caev2.eval.result import Judged, ProbeResult, save_result
 from caev2.eval.run import probe
 from caev2.eval.segmentation.run import SegmentationResult, segment
 from caev2.eval.segmentation.training import SegmentationSettings
@@ -80,15 +85,52 @@ def judge_masks(
     return result
 
 
-def lines_of(features: ProbeResult, masks: SegmentationResult) -> list[Line]:
-    """The lines of the table."""
+def judge_tuned(
+    run: Path, few: Path, sizes: Mapping[str, int], seed: int, device: str, progress: Progress
+) -> tuple[Judged, ...]:
+    """The whole encoder trained on few labels: of the random start, the student, the teacher.
+
+    Args:
+        run: Whose student, start and teacher; gets `finetuned/`.
+        few: Gets the scenes.
+        sizes: How many scenes of `train` and `val`.
+        seed: Of scenes, heads, order and augmentation.
+        device: Where to compute.
+        progress: Who is told.
+    """
+    write_scenes(few, "train", sizes["train"], seed, progress)
+    write_scenes(few, "val", sizes["val"], seed, progress)
+    entry = RunEntry.find(run)
+    recipe = dataclasses.replace(FINETUNE_RECIPE, seed=seed)
+    return tuple(
+        finetune_and_score(
+            start,
+            few,
+            run / "finetuned" / start.role.replace(" ", "-"),
+            recipe,
+            device=device,
+            orientation=entry.orientation,
+            progress=progress,
+        )
+        for start in (from_random_start_of(entry), from_run(entry), from_teacher_of(entry))
+    )
+
+
+def lines_of(
+    features: ProbeResult, masks: SegmentationResult, tuned: Sequence[Judged], labelled_scenes: int
+) -> list[Line]:
+    """The lines of the table; `labelled_scenes` is how many there were to fine-tune on."""
     kinds = dict.fromkeys(kind for one in features.subjects for kind in one.accuracy)
     lines = [
         Line(name=kind, shares={one.role: one.accuracy[kind] for one in features.subjects if kind in one.accuracy})
         for kind in kinds
     ]
     scores = {one.role: one.score.mean_iou for one in masks.subjects if one.score is not None}
-    return [*lines, Line(name="segmentation, mIoU", shares=scores)]
+    return [
+        *lines,
+        Line(name="segmentation, mIoU", shares=scores),
+        Line(name=f"fine-tuned on {labelled_scenes:,}", shares={one.role: one.accuracy[FINETUNE] for one in tuned}),
+    ]
 
 
 def print_lines(lines: Sequence[Line], title: str) -> None:

@@ -7,12 +7,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from caev2.demo.evaluations import Line, judge_features, judge_masks, lines_of, markdown_of, out_of_order, print_lines
+from caev2.demo.evaluations import (
+    Line,
+    judge_features,
+    judge_masks,
+    judge_tuned,
+    lines_of,
+    markdown_of,
+    out_of_order,
+    print_lines,
+)
 from caev2.demo.pictures import draw_pictures
 from caev2.demo.scenes import write_scenes
 from caev2.errors import ConfigError
 from caev2.eval.entrants import RunEntry
-from caev2.eval.result import ProbeResult
+from caev2.eval.result import Judged, ProbeResult
 from caev2.eval.segmentation.run import SegmentationResult
 from caev2.eval.subjects import open_run
 from caev2.extract.recipes import DEMO as EXTRACT_RECIPE
@@ -37,13 +46,29 @@ class DemoSize:
     batch_size: int
     masked_train_scenes: int
     masked_val_scenes: int
+    tuned_train_scenes: int
+    tuned_val_scenes: int
 
 
 FULL = DemoSize(
-    train_scenes=6000, val_scenes=5000, epochs=11, batch_size=64, masked_train_scenes=1000, masked_val_scenes=500
+    train_scenes=6000,
+    val_scenes=5000,
+    epochs=11,
+    batch_size=64,
+    masked_train_scenes=1000,
+    masked_val_scenes=500,
+    tuned_train_scenes=1000,
+    tuned_val_scenes=1000,
 )
 QUICK = DemoSize(
-    train_scenes=200, val_scenes=100, epochs=2, batch_size=32, masked_train_scenes=48, masked_val_scenes=24
+    train_scenes=200,
+    val_scenes=100,
+    epochs=2,
+    batch_size=32,
+    masked_train_scenes=48,
+    masked_val_scenes=24,
+    tuned_train_scenes=64,
+    tuned_val_scenes=50,
 )
 
 
@@ -55,6 +80,8 @@ class DemoResult:
     """Pixels, random start, student, teacher: what `caev2 probe` finds of a run, and the pixels."""
     masks: SegmentationResult
     """The same without the pixels: what `caev2 segment` finds."""
+    tuned: tuple[Judged, ...]
+    """The same three, trained on labels: what `caev2 finetune` finds."""
     lines: tuple[Line, ...]
     """All of it, by evaluation."""
     seconds: dict[str, float]
@@ -97,14 +124,17 @@ def run_demo(
     with _timed(seconds, "segment"):
         sizes = {"train": size.masked_train_scenes, "val": size.masked_val_scenes}
         masks = judge_masks(run, out / "masked-scenes", sizes, seed, device, progress)
-    lines = tuple(lines_of(table, masks))
+    with _timed(seconds, "finetune"):
+        sizes = {"train": size.tuned_train_scenes, "val": size.tuned_val_scenes}
+        tuned = judge_tuned(run, out / "few-scenes", sizes, seed, device, progress)
+    lines = tuple(lines_of(table, masks, tuned, size.tuned_train_scenes))
     with _timed(seconds, "pictures"):
         entry = RunEntry.find(run)
         random_start = build(entry.identity.model, seed).to(device).eval()
         teacher = load_teacher("demo", device=device)
         pictures = draw_pictures(out, scenes, lines, teacher, open_run(run, device), random_start, device)
     result = DemoResult(
-        table=table, masks=masks, lines=lines, seconds=seconds, pictures=pictures, seed=seed, quick=quick
+        table=table, masks=masks, tuned=tuned, lines=lines, seconds=seconds, pictures=pictures, seed=seed, quick=quick
     )
     content = json.dumps(dataclasses.asdict(result), indent=1, default=str) + "\n"
     with writing(out):
