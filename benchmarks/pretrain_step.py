@@ -84,6 +84,7 @@ def main(
         "steps": steps or (CPU_STEPS if on_cpu else 20),
         "warmup_steps": warmup,
         "image": "224x224 crops of photographs",
+        "one_at_a_time": one_at_a_time,
     }
     report = Report("pretrain-step", device, held, written=not quick)
     with kept_or_not(folder) as place:
