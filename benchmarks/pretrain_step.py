@@ -40,10 +40,12 @@ CPU_STEPS = {"tiny": 8, "small": 4, "base": 2, "large": 1}
 """Of a turn, some seconds at least."""
 
 
-def measure(setting: Setting, material: Material, *, rounds: int, warmup: int, steps: int) -> dict[str, list[Turn]]:
-    """Everybody's turns at one size; all students are in memory together."""
+def measure(
+    setting: Setting, material: Material, *, rounds: int, warmup: int, steps: int, one_at_a_time: bool
+) -> dict[str, list[Turn]]:
+    """Everybody's turns at one size; all students are in memory together, unless each comes one at a time."""
     ready = {name: partial(_ready, setting, material, name, warmup, steps) for name in chosen(setting)}
-    return interleave(ready, rounds, setting.device)
+    return interleave(ready, rounds, setting.device, one_at_a_time=one_at_a_time)
 
 
 def _ready(setting: Setting, material: Material, name: str, warmup: int, steps: int) -> Callable[[], Turn]:
@@ -54,6 +56,11 @@ def _ready(setting: Setting, material: Material, name: str, warmup: int, steps: 
 @click.command(help=__doc__)
 @shared
 @click.option("--memory/--no-memory", default=True, help="Measure peak memory, in processes of their own.")
+@click.option(
+    "--one-at-a-time",
+    is_flag=True,
+    help="New processes for every turn: base and large together take more memory than most machines have.",
+)
 def main(
     sizes: str,
     device: str,
@@ -65,6 +72,7 @@ def main(
     folder: Path | None,
     quick: bool,
     memory: bool,
+    one_at_a_time: bool,
 ) -> None:
     on_cpu = device == "cpu"
     rounds = rounds or (1 if quick else 5)
@@ -76,6 +84,7 @@ def main(
         "steps": steps or (CPU_STEPS if on_cpu else 20),
         "warmup_steps": warmup,
         "image": "224x224 crops of photographs",
+        "one_at_a_time": one_at_a_time,
     }
     report = Report("pretrain-step", device, held, written=not quick)
     with kept_or_not(folder) as place:
@@ -86,7 +95,7 @@ def main(
         for setting in asked:
             used = {name: peak_memory_mb(setting, material, name) for name in chosen(setting)} if memory else {}
             timed = steps or (1 if quick else CPU_STEPS[setting.size] if on_cpu else 20)
-            turns = measure(setting, material, rounds=rounds, warmup=warmup, steps=timed)
+            turns = measure(setting, material, rounds=rounds, warmup=warmup, steps=timed, one_at_a_time=one_at_a_time)
             report.add(setting.size, summarise(setting, turns, used))
 
 

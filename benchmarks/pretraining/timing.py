@@ -135,12 +135,28 @@ def prepare(name: str, device: str) -> None:
         keep_freed_memory()
 
 
-def interleave(ready: Mapping[str, Ready], rounds: int, device: str) -> dict[str, list[Turn]]:
+def interleave(
+    ready: Mapping[str, Ready], rounds: int, device: str, *, one_at_a_time: bool = False
+) -> dict[str, list[Turn]]:
     """Everybody's turns; each round begins with another one, and one before them all does not count.
 
     In that one compilers are at work, and memory is asked of the system for the first time.
+
+    Args:
+        ready: By name.
+        rounds: How many count.
+        device: Where they compute.
+        one_at_a_time: Each has a new process in every round, which ends with its turn: where memory does not hold
+            all of them together. Then there is no round that does not count, for nothing would be left of it.
     """
     names, found = list(ready), {name: [] for name in ready}
+    if one_at_a_time:
+        for number in range(rounds):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                with contextlib.closing(Contestant(name, ready[name], device)) as contestant:
+                    found[name].append(contestant.turn())
+        return found
     with contextlib.ExitStack() as ending:
         contestants = {
             name: ending.enter_context(contextlib.closing(Contestant(name, one, device))) for name, one in ready.items()
