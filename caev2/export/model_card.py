@@ -117,9 +117,10 @@ def _numbers(exportable: Exportable) -> str:
     for one in subjects:
         cells = [_say_accuracy(one["accuracy"].get(kind)) for kind in kinds]
         lines.append(f"| {one['name']} | " + " | ".join(cells) + " |")
+    classes = len(result["classes"])
     frozen = "" if exportable.timm.output == "logits" else " of frozen features (`caev2 probe`)"
     return (
-        f"## Numbers\n\nAccuracy{frozen} in percent on {result['val_images']:,} images of {len(result['classes'])} classes, "
+        f"## Numbers\n\nAccuracy{frozen} in percent on {result['val_images']:,} images of {classes} classes, "
         f"with 95 % intervals; images by digest `{result['val_digest']}`.\n\n" + "\n".join(lines)
     )
 
