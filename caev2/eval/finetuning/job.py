@@ -18,6 +18,7 @@ from caev2.eval.finetuning.starts import Start
 from caev2.eval.run import RESIZE_RATIO
 from caev2.pretrain.encoder import Encoder
 from caev2.pretrain.loading import cores
+from caev2.pretrain.order import RowOrder
 from caev2.pretrain.ranks import Ranks
 from caev2.pretrain.schedule import CosineSchedule
 from caev2.pretrain.tensor_file import digest_tensors
@@ -62,48 +63,54 @@ def prepare(
     """
     _refuse_hopeless(train, recipe, ranks)
     order = order_images(len(train), batch_size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed)
-    schedule = CosineSchedule(
-        peak_lr=recipe.optimizer.lr,
-        min_lr=recipe.optimizer.min_lr,
-        warmup_steps=round(recipe.optimizer.warmup_epochs * order.steps_per_epoch),
-        total_steps=order.total_steps,
-    )
+    schedule = _schedule(recipe, order)
     backbone = start.open(recipe.model)
     model = FineTuner(backbone, len(train.classes), head_scale=recipe.model.head_scale, seed=recipe.seed)
     if recipe.recompute_activations and isinstance(model.encoder, Encoder):
         model.encoder.recompute = True
     size_px, precision = backbone.image_px, recipe.precision or ("bf16" if device.startswith("cuda") else "fp32")
     train_transform(recipe.augmentation, size_px, backbone.mean, backbone.std)  # refuses names that timm does not know
-    digest = digest_tensors(model.state_dict(), {})
-    facts: dict[str, Any] = {"mean": backbone.mean, "std": backbone.std, "size_px": size_px, "orientation": orientation}
+    shown: dict[str, Any] = {"mean": backbone.mean, "std": backbone.std, "size_px": size_px, "orientation": orientation}
+    augmenting = Augmenting(source=train, settings=recipe.augmentation, seed=recipe.seed, **shown)
+    judging = Judging(
+        source=val,
+        resize_px=_short_side(recipe.resize_px, size_px),
+        device=device,
+        bf16=precision == "bf16",
+        workers=_count_workers(recipe.workers, device, ranks),
+        ranks=ranks,
+        **shown,
+    )
+    identity = TuneIdentity(
+        start={"role": start.role, "name": start.name, "digest": digest_tensors(model.state_dict(), {})},
+        recipe={**to_mapping(recipe, result_only=True), "precision": precision},
+        images={"train": train.digest(), "val": val.digest(), "orientation": orientation},
+    )
     return TuneJob(
         start=start,
         out=out,
         recipe=recipe,
-        identity=TuneIdentity(
-            start={"role": start.role, "name": start.name, "digest": digest},
-            recipe={**to_mapping(recipe, result_only=True), "precision": precision},
-            images={"train": train.digest(), "val": val.digest(), "orientation": orientation},
-        ),
+        identity=identity,
         backbone=backbone,
         model=model.to(device),
-        batches=TunedBatches(
-            augmenting=Augmenting(source=train, settings=recipe.augmentation, seed=recipe.seed, **facts),
-            order=order,
-            rates=backbone.rates,
-            ranks=ranks,
-        ),
-        judging=Judging(
-            source=val,
-            resize_px=_short_side(recipe.resize_px, size_px),
-            device=device,
-            bf16=precision == "bf16",
-            workers=_count_workers(recipe.workers, device, ranks),
-            ranks=ranks,
-            **facts,
-        ),
+        batches=TunedBatches(augmenting=augmenting, order=order, rates=backbone.rates, ranks=ranks),
+        judging=judging,
         schedule=schedule,
         train=train,
+    )
+
+
+def _schedule(recipe: FinetuneRecipe, order: RowOrder) -> CosineSchedule:
+    """The learning rate of the head at each step.
+
+    Raises:
+        ConfigError: The warm-up is longer than the training.
+    """
+    return CosineSchedule(
+        peak_lr=recipe.optimizer.lr,
+        min_lr=recipe.optimizer.min_lr,
+        warmup_steps=round(recipe.optimizer.warmup_epochs * order.steps_per_epoch),
+        total_steps=order.total_steps,
     )
 
 
