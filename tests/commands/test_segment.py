@@ -8,7 +8,7 @@ import pytest
 from caev2.demo.masked_scenes import write_masked_scenes
 from tests.commands.invoking import caev2, refusal
 
-QUICK = ("--quiet", "--device", "cpu", "--epochs", "2", "--batch-size", "4")
+QUICK = ("--quiet", "--device", "cpu", "--epochs", "2", "--batch-size", "4", "--lr", "0.05")
 
 
 @pytest.fixture(scope="module")
