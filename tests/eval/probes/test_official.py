@@ -194,5 +194,5 @@ def test_what_cannot_be_trained_is_refused_before_an_image_is_read(colours, tmp_
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"base_lr": 0.0}):
         with pytest.raises(ConfigError, match="at least 1 epoch"):
             OfficialSettings(**wrong)
-    with pytest.raises(SourceError, match="there is no"):
+    with pytest.raises(SourceError, match="There is no image"):
         probe([entrant(never)], tmp_path, kinds=["official-linear"])
