@@ -12,6 +12,7 @@ from caev2.eval.checks import check_several_classes, effective_rank
 from caev2.eval.entrants import Entrant, RunFacts, in_order_of_hope, reasons_missing
 from caev2.eval.features import Reading, Subject, check_labelled, extract_features
 from caev2.eval.probes.protocols import (
+    OF_TOKENS,
     PROBES,
     TOGETHER,
     Answers,
@@ -53,7 +54,8 @@ def probe(
     """Judge frozen features, by k nearest neighbours and by a linear head or as asked, everybody on the same images.
 
     Whatever can be refused is refused before the first image is read: the classes, then everybody's weights. One
-    subject at a time is in memory. Several ranks share the images; the first asks the probes, and all return the same.
+    subject at a time is in memory. Who has no tokens, as pixels, gets no number of a probe that looks at tokens.
+    Several ranks share the images; the first asks the probes, and all return the same.
 
     Args:
         entrants: Who is judged.
@@ -129,6 +131,8 @@ def judge(
 ) -> Judged:
     """What one subject's features are worth; see `probe`."""
     subject = company.together(partial(entrant.open, device))
+    possible = [kind for kind in kinds if subject.trunk is not None or kind not in OF_TOKENS]
+    with_tokens = any(kind in OF_TOKENS for kind in possible or kinds)  # nothing possible: refused with the tokens
     resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
     settings = settings or ProbeSettings()
     reading = Reading(
@@ -136,7 +140,7 @@ def judge(
         device=device,
         orientation=orientation,
         workers=workers,
-        with_tokens="attentive" in kinds,
+        with_tokens=with_tokens,
         token_limit_bytes=settings.attentive.token_limit_bytes,
         cache=cache,
     )
@@ -155,8 +159,8 @@ def judge(
         progress=progress,
         company=company,
     )
-    shared = {kind: PROBES[kind](task) for kind in kinds if kind in TOGETHER}
-    return company.first(partial(_score, entrant, subject, task, kinds, shared))
+    shared = {kind: PROBES[kind](task) for kind in possible if kind in TOGETHER}
+    return company.first(partial(_score, entrant, subject, task, possible, shared))
 
 
 def _score(

@@ -208,6 +208,9 @@ PROBES: dict[str, Callable[[Task], dict[str, Answers]]] = {
 TOGETHER = {"official-linear"}
 """Kinds that read images, and so are asked by all ranks; the others by the first, which has all features."""
 
+OF_TOKENS = ("attentive",)
+"""Kinds that look at all tokens, and not at pooled ones."""
+
 
 def refuse_hopeless(labels: Int[Tensor, " image"], kind: str, settings: ProbeSettings) -> None:
     """Refuse labels that a probe can do nothing with, whatever the features.
