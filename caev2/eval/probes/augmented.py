@@ -50,8 +50,9 @@ class Augmented:
             epoch=epoch,
         )
         for crops in in_order(cropping.crops_of, batches, workers=self.reading.workers):
-            yield {_FEATURES: self._features_of(crops.to(self.reading.device))}
+            found = {_FEATURES: self._features_of(crops.to(self.reading.device))}
             self.progress.advance(len(crops))
+            yield found
 
     @torch.inference_mode()
     def _features_of(self, crops: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image width"]:

@@ -122,7 +122,7 @@ class Learner:
         self._epochs.append({"accuracy": float(right), "train_loss": float(loss)})
         self._losses.clear()
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | int]:
         """Of the last epoch, for people who wait."""
         return {"epoch": len(self._epochs), "loss": self._epochs[-1]["train_loss"]}
 

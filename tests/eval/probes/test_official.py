@@ -70,16 +70,16 @@ def ask(colours, settings=QUICK, **more):
 
 def test_what_can_be_seen_is_learned_and_how_is_told(colours):
     told = Told()
-    judged = ask(colours, progress=told)
+    judged = ask(colours, OfficialSettings(epochs=20, batch_size=4, base_lr=128.0), progress=told)
     assert judged.accuracy["official linear"].value == 1.0
     protocol = judged.protocol["official linear"]
     assert (protocol["protocol"], protocol["pooling"]) == ("official", "mean")
-    assert (protocol["epochs"], protocol["batch_size"], protocol["steps"]) == (6, 8, 30)
+    assert (protocol["epochs"], protocol["batch_size"], protocol["steps"]) == (20, 4, 220)
     assert protocol["lr"] == 2.0
     assert protocol["published_batch_size"] == 16_384
-    said = "6 epochs of 5 steps, batches of 8 out of 44 images, learning rate 2; published are batches of 16,384"
+    said = "20 epochs of 11 steps, batches of 4 out of 44 images, learning rate 2; published are batches of 16,384"
     assert said in told.said[0]
-    assert told.begun[-1] == ("official linear probe of colours", 240, 0)
+    assert told.begun[-1] == ("official linear probe of colours", 880, 0)
 
 
 def test_the_last_epoch_is_reported_and_the_highest_is_said_to_be_chosen(colours):
@@ -194,5 +194,5 @@ def test_what_cannot_be_trained_is_refused_before_an_image_is_read(colours, tmp_
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"base_lr": 0.0}):
         with pytest.raises(ConfigError, match="at least 1 epoch"):
             OfficialSettings(**wrong)
-    with pytest.raises(SourceError, match="there is no"):
+    with pytest.raises(SourceError, match="There is no image"):
         probe([entrant(never)], tmp_path, kinds=["official-linear"])
