@@ -94,7 +94,7 @@ def _load_huggingface(exportable: Exportable, path: Path) -> Callable[[Images], 
 def _write_onnx(exportable: Exportable, path: Path) -> None:
     model = exportable.timm
     write_onnx(
-        _Output(model.build(), model.output),
+        _Output(model.build(exportable=True), model.output),
         path,
         image_px=model.image_px,
         output=model.output,

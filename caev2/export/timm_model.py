@@ -70,13 +70,19 @@ class TimmModel:
             "classifier": "head",
         }
 
-    def build(self) -> nn.Module:
+    def build(self, *, exportable: bool = False) -> nn.Module:
         """The model with its weights, in evaluation mode.
+
+        Args:
+            exportable: Attention in plain steps: torch's exporter to ONNX stumbles over the fused one where positions
+                are added to its scores.
 
         Raises:
             CheckpointError: Its tensors are not those of the architecture.
         """
-        model = timm.create_model(self.architecture, pretrained_cfg=self.pretrained_cfg, **self.arguments)
+        model = timm.create_model(
+            self.architecture, pretrained_cfg=self.pretrained_cfg, exportable=exportable, **self.arguments
+        )
         try:
             model.load_state_dict(self.tensors)
         except RuntimeError as problem:

@@ -40,6 +40,8 @@ def make_student(settings: ModelSettings) -> CAEv2:
     for name, parameter in model.named_parameters():
         if name != "encoder.pos_embed":
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+        if name.endswith("attn.qkv.bias"):
+            parameter.data.chunk(3)[1].zero_()  # keys have none
     return model.eval()
 
 
