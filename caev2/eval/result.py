@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from caev2.eval.entrants import Role, RunFacts
 from caev2.eval.interval import Accuracy
@@ -79,6 +79,7 @@ class ProbeResult:
         return fingerprint(content)
 
 
+@runtime_checkable
 class Result(Protocol):
     """What a table says, and which question it answers."""
 
