@@ -12,6 +12,7 @@ from caev2.errors import ConfigError
 from caev2.eval.entrants import RunFacts
 from caev2.eval.finetuning.augmentation import Mixer
 from caev2.eval.finetuning.identity import claim, refuse_other
+from caev2.eval.finetuning.job import TuneJob, prepare
 from caev2.eval.finetuning.layer_decay import tuning_groups
 from caev2.eval.finetuning.outcome import outcome_of
 from caev2.eval.finetuning.recipes import FinetuneRecipe

@@ -17,7 +17,7 @@ from caev2.extract.teachers.openclip import OpenClipTeacher
 from caev2.extract.teachers.teacher import Teacher
 from caev2.extract.teachers.trunks import TrunkTeacher
 
-_Images = Float[Tensor, "image 3 height width"]
+_Images = Float[Tensor, "image 3 row column"]
 _Tokens = Float[Tensor, "image token width"]
 _Keep = Bool[Tensor, "branch image"] | None
 

@@ -99,7 +99,7 @@ def test_the_norm_of_the_mean_starts_as_the_encoders():
 
 def test_at_its_start_every_class_is_as_likely_as_another():
     loss = cross_entropy(tuner(7)(images()), torch.tensor([0, 3, 6]))
-    assert float(loss) == pytest.approx(math.log(7), abs=1e-3)
+    assert loss.item() == pytest.approx(math.log(7), abs=1e-3)
 
 
 def test_the_head_is_a_function_of_the_seed_and_its_start_is_scaled():
