@@ -86,7 +86,7 @@ def judge_masks(
 
 
 def judge_tuned(
-    run: Path, few: Path, sizes: Mapping[str, int], seed: int, device: str, progress: Progress
+    run: Path, few: Path, sizes: Mapping[str, int], epochs: int, seed: int, device: str, progress: Progress
 ) -> tuple[Judged, ...]:
     """The whole encoder trained on few labels: of the random start, the student, the teacher.
 
@@ -94,6 +94,7 @@ def judge_tuned(
         run: Whose student, start and teacher; gets `finetuned/`.
         few: Gets the scenes.
         sizes: How many scenes of `train` and `val`.
+        epochs: How often each is trained on.
         seed: Of scenes, heads, order and augmentation.
         device: Where to compute.
         progress: Who is told.
@@ -101,7 +102,7 @@ def judge_tuned(
     write_scenes(few, "train", sizes["train"], seed, progress)
     write_scenes(few, "val", sizes["val"], seed, progress)
     entry = RunEntry.find(run)
-    recipe = dataclasses.replace(FINETUNE_RECIPE, seed=seed)
+    recipe = dataclasses.replace(FINETUNE_RECIPE, epochs=epochs, seed=seed)
     return tuple(
         finetune_and_score(
             start,
@@ -116,10 +117,8 @@ def judge_tuned(
     )
 
 
-def lines_of(
-    features: ProbeResult, masks: SegmentationResult, tuned: Sequence[Judged], labelled_scenes: int
-) -> list[Line]:
-    """The lines of the table; `labelled_scenes` is how many there were to fine-tune on."""
+def lines_of(features: ProbeResult, masks: SegmentationResult, tuned: Sequence[Judged]) -> list[Line]:
+    """The lines of the table."""
     kinds = dict.fromkeys(kind for one in features.subjects for kind in one.accuracy)
     lines = [
         Line(name=kind, shares={one.role: one.accuracy[kind] for one in features.subjects if kind in one.accuracy})
@@ -128,16 +127,20 @@ def lines_of(
     scores = {one.role: one.score.mean_iou for one in masks.subjects if one.score is not None}
     return [
         *lines,
-        Line(name="segmentation, mIoU", shares=scores),
-        Line(name=f"fine-tuned on {labelled_scenes:,}", shares={one.role: one.accuracy[FINETUNE] for one in tuned}),
+        Line(name="masks (mIoU)", shares=scores),
+        Line(name="fine-tuned", shares={one.role: one.accuracy[FINETUNE] for one in tuned}),
     ]
 
 
 def print_lines(lines: Sequence[Line], title: str) -> None:
-    """Print the table."""
+    """Print the table, in 80 columns."""
     who = roles_of(lines)
-    rows = [(line.name, *(str(line.shares.get(role, "")) for role in who)) for line in lines]
+    rows = [(line.name, *(_say(line.shares.get(role)) for role in who)) for line in lines]
     print_table(title, ("", *who), rows)
+
+
+def _say(share: Accuracy | None) -> str:
+    return "" if share is None else f"{100 * share.value:.1f} ({100 * share.low:.0f}-{100 * share.high:.0f})"
 
 
 def roles_of(lines: Sequence[Line]) -> list[Role]:
@@ -145,16 +148,15 @@ def roles_of(lines: Sequence[Line]) -> list[Role]:
     return list(dict.fromkeys(role for line in lines for role in line.shares))
 
 
-def markdown_of(lines: Sequence[Line], title: str) -> str:
-    """The table as a page of Markdown."""
+def markdown_of(lines: Sequence[Line], title: str, words: Sequence[str]) -> str:
+    """The table as a page of Markdown, with some words below it."""
     who = roles_of(lines)
     rows = ["| | " + " | ".join(who) + " |", "|---" * (1 + len(who)) + "|"]
     rows += [f"| {line.name} | " + " | ".join(str(line.shares.get(role, "")) for role in who) + " |" for line in lines]
-    odd = [*out_of_order(lines)] or ["Every line is in the expected order: random start < student, student <= teacher."]
-    return "\n".join([f"# {title}", "", *rows, "", *odd, ""])
+    return "\n".join([f"# {title}", "", *rows, "", *(f"{word}\n" for word in words)])
 
 
-def out_of_order(lines: Sequence[Line]) -> list[str]:
+def say_order(lines: Sequence[Line]) -> list[str]:
     """A sentence for each line that is not as one expects: random start < student <= about the teacher."""
     sentences = []
     for line in lines:
@@ -163,4 +165,4 @@ def out_of_order(lines: Sequence[Line]) -> list[str]:
             sentences.append(f"{line.name}: the student ({student}) is not clearly above its random start ({start}).")
         if student and teacher and student.low > teacher.high:
             sentences.append(f"{line.name}: the student ({student}) is above its teacher ({teacher}).")
-    return sentences
+    return sentences or ["Every line is in the expected order: random start < student, student <= teacher."]
