@@ -26,8 +26,9 @@ def test_a_run_is_judged_beside_its_start_and_its_teacher(run, scenes):
     assert found == json.loads((run / "segmentation.json").read_text())
     assert (found["train_images"], found["val_images"], found["classes"], found["ignore"]) == (12, 6, 12, 255)
     for one in found["subjects"]:
-        assert 0 < one["score"]["mean_iou"]["value"] < 1
+        assert 0 <= one["score"]["mean_iou"]["value"] < 1
         assert len(one["score"]["iou"]) == 12
+    assert found["subjects"][2]["score"]["mean_iou"]["value"] > 0  # after six steps others may have no pixel right
     assert found["run"]["step"] == 4
     again = caev2("segment", run, scenes, *QUICK)
     assert "mIoU (95 % interval)" in again.stdout

@@ -14,7 +14,7 @@ from caev2.eval.probes.protocols import ProbeSettings
 from caev2.eval.run import probe
 from caev2.progress import Silent
 
-QUICK = OfficialSettings(epochs=6, batch_size=8, base_lr=64.0)
+QUICK = OfficialSettings(epochs=4, batch_size=8, base_lr=64.0)
 
 
 class Told(Silent):
@@ -68,24 +68,37 @@ def ask(colours, settings=QUICK, **more):
     return judged
 
 
-def test_what_can_be_seen_is_learned_and_how_is_told(colours):
+def test_what_can_be_seen_is_learned():
+    random, labels = torch.Generator().manual_seed(0), torch.arange(64) % 2
+    features = torch.randn(64, 3, generator=random)
+    features[torch.arange(64), labels] += 6
+    settings = OfficialSettings(epochs=60, batch_size=8, base_lr=320.0)
+    learner = Learner(features[40:], labels[40:], 2, settings, 40, 0, "cpu")
+    for epoch in range(60):
+        for step, members in enumerate(torch.randperm(40, generator=random).split(8)):
+            learner.step(features[members], labels[members], epoch + step / 5)
+        learner.end_epoch()
+    by_epoch = learner.facts()["accuracy_by_epoch"]
+    assert by_epoch[0] < 0.8
+    assert by_epoch[-1] == 1.0
+
+
+def test_how_it_was_trained_is_told(colours):
     told = Told()
-    judged = ask(colours, OfficialSettings(epochs=20, batch_size=4, base_lr=128.0), progress=told)
-    assert judged.accuracy["official linear"].value == 1.0
-    protocol = judged.protocol["official linear"]
+    protocol = ask(colours, progress=told).protocol["official linear"]
     assert (protocol["protocol"], protocol["pooling"]) == ("official", "mean")
-    assert (protocol["epochs"], protocol["batch_size"], protocol["steps"]) == (20, 4, 220)
-    assert protocol["lr"] == 2.0
+    assert (protocol["epochs"], protocol["batch_size"], protocol["steps"]) == (4, 8, 20)
+    assert protocol["lr"] == pytest.approx(2.0)
     assert protocol["published_batch_size"] == 16_384
-    said = "20 epochs of 11 steps, batches of 4 out of 44 images, learning rate 2; published are batches of 16,384"
+    said = "4 epochs of 5 steps, batches of 8 out of 44 images, learning rate 2; published are batches of 16,384"
     assert said in told.said[0]
-    assert told.begun[-1] == ("official linear probe of colours", 880, 0)
+    assert told.begun[-1] == ("official linear probe of colours", 160, 0)
 
 
 def test_the_last_epoch_is_reported_and_the_highest_is_said_to_be_chosen(colours):
     protocol = (judged := ask(colours)).protocol["official linear"]
     by_epoch = protocol["accuracy_by_epoch"]
-    assert len(by_epoch) == 6
+    assert len(by_epoch) == 4
     assert judged.accuracy["official linear"].value == by_epoch[-1]
     highest = protocol["highest"]
     assert highest["accuracy"] == max(by_epoch)
@@ -103,15 +116,15 @@ def test_the_same_question_has_the_same_answer_and_another_seed_another(colours)
 def test_an_interrupted_training_goes_on_from_its_last_epoch(colours, tmp_path):
     whole = ask(colours)
     with pytest.raises(KeyboardInterrupt):
-        ask(colours, cache=tmp_path, progress=Told(images=40 * 3 + 10))
+        ask(colours, cache=tmp_path, progress=Told(images=40 * 2 + 10))
     told = Told()
     assert ask(colours, cache=tmp_path, progress=told) == whole
-    assert told.begun[-1] == ("official linear probe of colours", 240, 120)
+    assert told.begun[-1] == ("official linear probe of colours", 160, 80)
     assert ask(colours, cache=tmp_path, progress=(again := Told())) == whole
-    assert again.begun[-1][2] == 240
+    assert again.begun[-1][2] == 160
 
 
-@pytest.mark.parametrize("content", [b"", b"text", None], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize("content", [b"", None], ids=["empty", "cut"])
 def test_a_damaged_epoch_is_trained_again(colours, tmp_path, content):
     whole = ask(colours, cache=tmp_path)
     (file,) = tmp_path.glob("official-linear-*.safetensors")
@@ -129,7 +142,7 @@ def test_a_place_that_cannot_be_written_costs_a_warning(colours, tmp_path):
 
 def test_other_epochs_are_another_question(colours, tmp_path):
     ask(colours, cache=tmp_path)
-    ask(colours, OfficialSettings(epochs=3, batch_size=8), cache=tmp_path)
+    ask(colours, OfficialSettings(epochs=2, batch_size=8), cache=tmp_path)
     assert len(list(tmp_path.glob("official-linear-*.safetensors"))) == 2
 
 
