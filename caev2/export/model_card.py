@@ -32,7 +32,7 @@ _RECIPE_ROWS = {
     "peak learning rate": ("optimizer", "lr"),
     "weight decay": ("optimizer", "weight_decay"),
     "drop path": ("model", "drop_path"),
-    "regressor": ("model", "regressor_depth"),
+    "blocks of the regressor": ("model", "regressor_depth"),
     "precision": ("precision",),
     "seed": ("seed",),
 }

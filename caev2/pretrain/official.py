@@ -177,7 +177,7 @@ def from_official(state: Mapping[str, Tensor], settings: ModelSettings) -> tuple
     for name in (name for name in expected if name not in missing):
         keys = [_half(name, "q"), _half(name, "v")] if name.endswith("qkv.bias") else [official_name(name)]
         tensors[name] = _take(state, keys, name, tuple(expected[name].shape))
-        used |= dict.fromkeys(keys, name) if len(keys) == 1 else dict(zip(keys, _thirds(name), strict=True))
+        used.update(zip(keys, (name,) if len(keys) == 1 else _thirds(name), strict=True))
     ignored = {key: _reason_to_ignore(key) for key in state if key not in used}
     ordered = {key: used[key] for key in state if key in used}
     return tensors, ImportReport(used=ordered, ignored=ignored, missing=missing)

@@ -29,7 +29,7 @@ class Looks:
 
     patches: Grid
     """The encoder's patch tokens after the final norm."""
-    predicted: Grid
+    predicted: Float[Tensor, "image row column target_width"]
     """The same patches as the student predicts the teacher's latents."""
     attention: Float[Tensor, "image head row column"]
     """From the class token to every patch, in the last block."""
