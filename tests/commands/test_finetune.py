@@ -84,7 +84,7 @@ def test_what_cannot_be_tuned_is_refused_in_one_line(run, images, tmp_path):
     assert "holds no moving average" in refusal("finetune", run, "--from", "average", *data)
     assert "Give another --out" in refusal("finetune", run, "--train", images, "--out", run, *QUICK)
     (tmp_path / "empty").mkdir()
-    assert "there is no" in refusal("finetune", run, "--train", tmp_path / "empty", *out, *QUICK)
+    assert "There is no image in" in refusal("finetune", run, "--train", tmp_path / "empty", *out, *QUICK)
     assert "no setting called 'lr'" in refusal("finetune", run, *data, "--set", "lr=1")
     assert "no recipe called 'bass'" in refusal("finetune", run, *data, "--recipe", "bass")
     assert not (tmp_path / "tuned").exists()

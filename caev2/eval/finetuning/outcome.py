@@ -82,6 +82,6 @@ def say_best(result: ProbeResult) -> str:
     if best is None:
         return "No epoch is in the log."
     return (
-        f"Reported is the last epoch. The best one, number {best['epoch']} from 0, had {100 * best['accuracy']:.1f} %; "
+        f"Reported is the last epoch. The best, epoch {best['epoch']} counted from 0, had {100 * best['accuracy']:.1f} %; "
         "it was chosen on the very images that are reported, so that number is too high."
     )

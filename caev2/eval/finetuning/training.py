@@ -179,7 +179,7 @@ class TuneLoop:
         if self.state.average is not None:
             self.state.average.update(batch.step)
         self.state.step = batch.step + 1
-        self.progress.advance(1, epoch=self.order.epoch_of(batch.step), lr=lr)
+        self.progress.advance(1)
         if self.state.step % self.order.steps_per_epoch == 0:
             self._end_epoch(lr)
         elif self.state.step % LOOK_STEPS == 0:
@@ -211,7 +211,8 @@ class TuneLoop:
                 "checkpoint is untouched. Lower optimizer.lr, or --set precision=fp32, and give another --out."
             )
             raise problem if self.company.ranks.is_first else FirstRankRefused(str(problem))
-        self.progress.advance(0, loss=loss)
+        last = self.state.step - 1
+        self.progress.advance(0, loss=loss, epoch=self.order.epoch_of(last), lr=self.schedule.lr_at(last))
         return loss
 
     def _save(self) -> None:
