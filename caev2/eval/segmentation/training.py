@@ -39,7 +39,8 @@ class SegmentationSettings:
     """How much memory the tokens of all images of one part may take."""
 
     def __post_init__(self):
-        if self.epochs < 1 or self.batch_size < 2 or not self.lr > 0 or (self.channels or 1) < 1:
+        channels = 1 if self.channels is None else self.channels
+        if self.epochs < 1 or self.batch_size < 2 or not self.lr > 0 or channels < 1:
             raise ConfigError(
                 f"A head cannot be trained for {self.epochs} epochs in batches of {self.batch_size} at the learning "
                 f"rate {self.lr} with {self.channels} channels. Give at least 1 epoch, batches of 2 or more, and "
