@@ -136,7 +136,7 @@ class _Network:
         facts = get_pretrained_cfg(architecture, allow_unregistered=True)
         assert facts is not None, "as the name was checked"
         size = size_px or facts.input_size[-1]
-        sized = {"img_size": size} if facts.fixed_input_size else {}
+        sized: dict[str, Any] = {"img_size": size} if facts.fixed_input_size else {}
         built = build_for_size(
             lambda: timm.create_model(model, num_classes=0, pretrained=False, **sized), name.canonical, size
         )
