@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     type=click.Choice(["knn", "linear", "few-shot", "attentive", "official-linear"]),
     help="May be repeated. Default: knn and linear.",
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(["fast", "official"]),
+    default="fast",
+    show_default=True,
+    help="linear: solved on features computed once; or the published training, which is --kind official-linear.",
+)
 @click.option("--k", type=int, default=None, help="kNN: how many neighbours vote. Default: 20.")
 @click.option("--temperature", type=float, default=0.07, show_default=True, help="kNN: of the votes.")
 @click.option("--shots", "shots", multiple=True, type=int, help="few-shot: images a class. Default: 1, 5 and 10.")
@@ -69,6 +76,7 @@ def probe(
     pixels: int | None,
     only: bool,
     kinds: tuple[str, ...],
+    protocol: str,
     k: int | None,
     temperature: float,
     shots: tuple[int, ...],
@@ -134,7 +142,7 @@ def probe(
         result = stage.probe(
             named.entrants,
             images,
-            kinds=kinds or stage.KINDS,
+            kinds=_by_protocol(kinds or stage.KINDS, protocol),
             resize_px=resize_px,
             orientation=entry.orientation if entry else "exif",
             seed=seed,
@@ -155,6 +163,12 @@ def probe(
         outcome.print_result(result)
         if entry is not None and named.run is not None:
             print(f"{named.run} at step {entry.step:,}; the table is in {named.run / 'result.json'}")
+
+
+def _by_protocol(kinds: tuple[str, ...], protocol: str) -> tuple[str, ...]:
+    """The kinds, the linear one by the protocol that was asked for, each once."""
+    named = {"linear": "official-linear"} if protocol == "official" else {}
+    return tuple(dict.fromkeys(named.get(kind, kind) for kind in kinds))
 
 
 def _settings(

@@ -145,6 +145,24 @@ def test_pixels_have_no_tokens_and_so_no_number_of_the_probe_that_looks_at_them(
     )
 
 
+def test_the_published_protocol_is_a_column_or_takes_the_place_of_the_linear_one(run, images):
+    words = ("--quiet", "--device", "cpu", "--only", "--epochs", "2", "--base-lr", "1", "--json")
+    for named, columns in (
+        (("--kind", "official-linear", "--kind", "knn"), ["official linear", "knn"]),
+        (("--protocol", "official"), ["knn", "official linear"]),
+        (("--protocol", "official", "--kind", "linear", "--kind", "official-linear"), ["official linear"]),
+    ):
+        (student,) = json.loads(caev2("probe", run, images, *words, *named).stdout)["subjects"]
+        assert list(student["accuracy"]) == columns
+        protocol = student["protocol"]["official linear"]
+        assert (protocol["protocol"], protocol["epochs"], protocol["batch_size"]) == ("official", 2, 10)
+        assert protocol["lr"] == pytest.approx(10 / 256)
+        assert "chosen on the reported split" in protocol["highest"]["note"]
+    assert len(list((run / "features").glob("official-linear-*.safetensors"))) == 1
+    said = refusal("probe", run, images, *words, "--protocol", "official", "--batch-size", "11")
+    assert "cannot have 11 of 10 train images" in said
+
+
 def test_lines_are_added_and_the_run_may_stand_alone(run, images):
     more = ask(run, images, "--pixels", "8", "--random-init", "demo")
     assert names(more) == ["pixels", "random start of demo", "random start", "student", "teacher demo"]

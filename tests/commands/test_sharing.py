@@ -48,6 +48,7 @@ def alone(*words: object) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_two_ranks_count_what_one_counts_and_one_of_them_speaks(run, many, tmp_path):
     words = ("probe", run, many, *CPU, "--kind", "knn", "--only", "--json")
     done = by_two(*words, "--cache", tmp_path / "two")

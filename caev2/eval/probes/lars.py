@@ -30,7 +30,7 @@ def lars_of(head: nn.Module) -> Lars:
     matrices = [parameter for parameter in head.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in head.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "always_adapt": True}, {"params": vectors, "always_adapt": False}]
-    return Lars(groups, momentum=MOMENTUM, trust_coeff=TRUST, weight_decay=0)
+    return Lars(groups, momentum=MOMENTUM, trust_coeff=TRUST)  # type: ignore[arg-type] # inferred from a default of 0
 
 
 def take_step(

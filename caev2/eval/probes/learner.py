@@ -30,7 +30,8 @@ class OfficialSettings:
     """For every 256 images of a batch."""
 
     def __post_init__(self):
-        if self.epochs < 1 or (self.batch_size or 2) < 2 or not self.base_lr > 0:
+        batch = 2 if self.batch_size is None else self.batch_size
+        if self.epochs < 1 or batch < 2 or not self.base_lr > 0:
             raise ConfigError(
                 f"An official linear probe cannot be trained for {self.epochs} epochs in batches of {self.batch_size} "
                 f"at a learning rate of {self.base_lr}. Give at least 1 epoch, batches of 2 or more, a rate above 0."

@@ -204,7 +204,7 @@ def test_what_cannot_be_trained_is_refused_before_an_image_is_read(colours, tmp_
     too_large = ProbeSettings(official_linear=OfficialSettings(batch_size=45))
     with pytest.raises(ConfigError, match=r"cannot have 45 of 44 train images\. Give --batch-size 44 or less"):
         probe([entrant(never)], colours, kinds=["official-linear"], settings=too_large)
-    for wrong in ({"epochs": 0}, {"batch_size": 1}, {"base_lr": 0.0}):
+    for wrong in ({"epochs": 0}, {"batch_size": 1}, {"batch_size": 0}, {"base_lr": 0.0}):
         with pytest.raises(ConfigError, match="at least 1 epoch"):
             OfficialSettings(**wrong)
     with pytest.raises(SourceError, match="There is no image"):
