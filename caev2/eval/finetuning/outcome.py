@@ -83,6 +83,6 @@ def say_best(result: ProbeResult) -> str:
         return "No epoch is in the log."
     shown = f"{100 * best['accuracy']:.1f} %"
     return (
-        f"Reported is the last epoch. The best, epoch {best['epoch']} counted from 0, had {shown}; it was chosen on the "
-        "very images that are reported, so that number is too high."
+        f"Reported is the last epoch. The best, epoch {best['epoch']} counted from 0, had {shown}; it was chosen on "
+        "the very images that are reported, so that number is too high."
     )
