@@ -1,6 +1,6 @@
 """The demo's pictures: what patches mean to teacher and student, how the loss fell, and the table as bars."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from caev2.demo.evaluations import Line
 from caev2.demo.photographs import PICTURE_PHOTOGRAPHS, photograph
 from caev2.demo.scenes import SCENE_PX
 from caev2.eval.crops import evaluation_crop
 from caev2.eval.pca import joint_rgb
 from caev2.eval.plots import plot_accuracy, plot_curves, plot_grid
-from caev2.eval.result import ProbeResult
 from caev2.extract.teachers.teacher import Teacher
 from caev2.pretrain.log import read_log
 from caev2.pretrain.model import CAEv2
@@ -26,7 +26,7 @@ SCENES_SHOWN = 5
 def draw_pictures(
     out: Path,
     scenes: Path,
-    table: ProbeResult,
+    lines: Sequence[Line],
     teacher: Teacher,
     student: CAEv2,
     random_start: CAEv2,
@@ -38,7 +38,7 @@ def draw_pictures(
     _plot_patches(files[0], _some_scenes(scenes), teacher, models, device)
     _plot_patches(files[1], _some_photographs(), teacher, models, device)
     plot_curves(read_log(out / "run"), files[2])
-    plot_accuracy({one.name: one.accuracy for one in table.subjects if one.accuracy}, files[3])
+    plot_accuracy({line.name: line.shares for line in lines}, files[3])
     return files
 
 

@@ -1,4 +1,4 @@
-"""The whole pipeline on built-in data: scenes → extract → pretrain → probe → pictures and a table."""
+"""The whole pipeline on built-in data: scenes → extract → pretrain → evaluations → pictures and a table."""
 
 import dataclasses
 import importlib.util
@@ -7,12 +7,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from caev2.demo.evaluations import Line, judge_features, judge_masks, lines_of, markdown_of, out_of_order, print_lines
 from caev2.demo.pictures import draw_pictures
-from caev2.demo.scenes import SCENE_PX, write_scenes
+from caev2.demo.scenes import write_scenes
 from caev2.errors import ConfigError
-from caev2.eval.entrants import RunEntry, pixels
-from caev2.eval.result import ProbeResult, print_result, save_result
-from caev2.eval.run import probe
+from caev2.eval.entrants import RunEntry
+from caev2.eval.result import ProbeResult
+from caev2.eval.segmentation.run import SegmentationResult
 from caev2.eval.subjects import open_run
 from caev2.extract.recipes import DEMO as EXTRACT_RECIPE
 from caev2.extract.run import extract
@@ -34,10 +35,16 @@ class DemoSize:
     val_scenes: int
     epochs: int
     batch_size: int
+    masked_train_scenes: int
+    masked_val_scenes: int
 
 
-FULL = DemoSize(train_scenes=6000, val_scenes=5000, epochs=11, batch_size=64)
-QUICK = DemoSize(train_scenes=200, val_scenes=100, epochs=2, batch_size=32)
+FULL = DemoSize(
+    train_scenes=6000, val_scenes=5000, epochs=11, batch_size=64, masked_train_scenes=1000, masked_val_scenes=500
+)
+QUICK = DemoSize(
+    train_scenes=200, val_scenes=100, epochs=2, batch_size=32, masked_train_scenes=48, masked_val_scenes=24
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +52,11 @@ class DemoResult:
     """What the demo found."""
 
     table: ProbeResult
-    """Pixels, random start, student, teacher: what `caev2 probe` prints of a run, and the pixels."""
+    """Pixels, random start, student, teacher: what `caev2 probe` finds of a run, and the pixels."""
+    masks: SegmentationResult
+    """The same without the pixels: what `caev2 segment` finds."""
+    lines: tuple[Line, ...]
+    """All of it, by evaluation."""
     seconds: dict[str, float]
     """By stage."""
     pictures: tuple[Path, ...]
@@ -82,17 +93,31 @@ def run_demo(
         recipe = dataclasses.replace(PRETRAIN_RECIPE, epochs=size.epochs, batch_size=size.batch_size, seed=seed)
         pretrain(store, run, recipe, images=scenes, device=device, progress=progress)
     with _timed(seconds, "probe"):
-        table = _probe(run, scenes, seed, device, progress)
+        table = judge_features(run, scenes, seed, device, progress)
+    with _timed(seconds, "segment"):
+        sizes = {"train": size.masked_train_scenes, "val": size.masked_val_scenes}
+        masks = judge_masks(run, out / "masked-scenes", sizes, seed, device, progress)
+    lines = tuple(lines_of(table, masks))
     with _timed(seconds, "pictures"):
         entry = RunEntry.find(run)
         random_start = build(entry.identity.model, seed).to(device).eval()
         teacher = load_teacher("demo", device=device)
-        pictures = draw_pictures(out, scenes, table, teacher, open_run(run, device), random_start, device)
-    result = DemoResult(table=table, seconds=seconds, pictures=pictures, seed=seed, quick=quick)
+        pictures = draw_pictures(out, scenes, lines, teacher, open_run(run, device), random_start, device)
+    result = DemoResult(
+        table=table, masks=masks, lines=lines, seconds=seconds, pictures=pictures, seed=seed, quick=quick
+    )
     content = json.dumps(dataclasses.asdict(result), indent=1, default=str) + "\n"
     with writing(out):
         write_whole(out / "result.json", content.encode(), scratch=out)
+        write_whole(out / "table.md", markdown_of(lines, _title(result)).encode(), scratch=out)
     return result
+
+
+def _title(result: DemoResult) -> str:
+    return (
+        f"Accuracy % on {result.table.val_images:,} scenes (95 % interval; few-shot: ± one deviation of draws), "
+        f"mIoU on {result.masks.val_images:,}"
+    )
 
 
 def _require_extras() -> None:
@@ -117,27 +142,13 @@ class _timed:  # noqa: N801 - reads as a verb where it is used
         self._seconds[self._name] = round(time.perf_counter() - self._begun, 1)
 
 
-def _probe(run: Path, scenes: Path, seed: int, device: str, progress: Progress) -> ProbeResult:
-    """Who is judged by `caev2 probe RUN`, and the pixels."""
-    entry = RunEntry.find(run)
-    table = probe(
-        [pixels(SCENE_PX), entry.random_start(), entry.student(), entry.teacher()],
-        scenes,
-        resize_px=SCENE_PX,
-        orientation=entry.orientation,
-        seed=seed,
-        device=device,
-        progress=progress,
-        run=entry.facts(),
-    )
-    save_result(table, run)
-    return table
-
-
 def print_demo(result: DemoResult) -> None:
     """The table, the time each stage took, and where the pictures are."""
-    print_result(result.table)
+    print_lines(result.lines, _title(result))
+    for sentence in out_of_order(result.lines):
+        print(f"Not as expected: {sentence}")
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     print(f"Time: {stages}; together {sum(result.seconds.values()):.0f} s")
+    print(f"Table: {result.pictures[0].parent / 'table.md'}")
     for picture in result.pictures:
         print(f"Picture: {picture}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours: told apart by everybody
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
-_KIND_COLOURS = {"knn": _BLUE, "linear": _ORANGE}
+_SUBJECT_COLOURS = {"pixels": "#bbbbbb", "random start": _GREY, "student": _BLUE, "teacher": _ORANGE}
 _DPI = 150
 
 
@@ -77,25 +77,27 @@ def plot_grid(
 
 
 def plot_accuracy(accuracy: Mapping[str, Mapping[str, Accuracy]], path: Path) -> Path:
-    """Bars with 95 % intervals: a group for each subject, a bar for each kind of probe."""
-    figure = _new_figure(7.0, 3.8)
+    """Bars with 95 % intervals: a group for each evaluation, in it a bar for everybody it judges."""
+    subjects = list(dict.fromkeys(subject for judged in accuracy.values() for subject in judged))
+    figure = _new_figure(max(7.0, 0.33 * len(accuracy) * len(subjects)), 3.8)
     axes = figure.subplots()
-    subjects = list(accuracy)
-    kinds = list(next(iter(accuracy.values())))
-    width = 0.8 / len(kinds)
-    for place, kind in enumerate(kinds):
-        found = [accuracy[subject][kind] for subject in subjects]
-        centres = np.arange(len(subjects)) + (place - (len(kinds) - 1) / 2) * width
-        values = [100 * one.value for one in found]
-        reach = [[100 * (one.value - one.low) for one in found], [100 * (one.high - one.value) for one in found]]
-        colour = _KIND_COLOURS.get(kind, _GREEN)
-        axes.bar(centres, values, width * 0.94, color=colour, label=kind, yerr=reach, ecolor="#333333", capsize=2)
-        for centre, value, one in zip(centres, values, found, strict=True):
+    width = 0.84 / len(subjects)
+    for place, subject in enumerate(subjects):
+        found = {group: judged[subject] for group, judged in enumerate(accuracy.values()) if subject in judged}
+        centres = np.array(list(found)) + (place - (len(subjects) - 1) / 2) * width
+        values = [100 * one.value for one in found.values()]
+        reach = [
+            [100 * (one.value - one.low) for one in found.values()],
+            [100 * (one.high - one.value) for one in found.values()],
+        ]
+        colour = _SUBJECT_COLOURS.get(subject, _GREEN)
+        axes.bar(centres, values, width * 0.94, color=colour, label=subject, yerr=reach, ecolor="#333333", capsize=2)
+        for centre, value, one in zip(centres, values, found.values(), strict=True):
             above = (centre, 100 * one.high)
-            axes.annotate(f"{value:.1f}", above, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
-    axes.set_xticks(range(len(subjects)), subjects)
-    axes.set(ylabel="accuracy %", ylim=(0, 108), title="Frozen features, 95 % intervals")
-    axes.legend(frameon=False, loc="upper left")
+            axes.annotate(f"{value:.0f}", above, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xticks(range(len(accuracy)), list(accuracy))
+    axes.set(ylabel="%", ylim=(0, 108), title="Evaluations, with intervals")
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(subjects))
     axes.tick_params(axis="x", length=0)
     _undress(axes)
     figure.savefig(path)

@@ -108,9 +108,9 @@ def save_result(result: Result, run: Path, name: str = "result.json") -> Path:
 
 def print_result(result: ProbeResult) -> None:
     """Print the table: a line for each subject, a column for each kind of probe."""
-    kinds = next((list(one.accuracy) for one in result.subjects if one.accuracy), [])
+    kinds = list(dict.fromkeys(kind for one in result.subjects for kind in one.accuracy))
     rows = [
-        (one.name, *(str(one.accuracy[kind]) for kind in kinds))
+        (one.name, *(str(one.accuracy.get(kind, "no tokens")) for kind in kinds))
         if one.not_available is None
         else (f"{one.name}: not available ({one.not_available})", *("" for _ in kinds))
         for one in result.subjects

@@ -10,7 +10,7 @@ from caev2.errors import SourceError
 from caev2.eval.checks import check_several_classes, effective_rank
 from caev2.eval.entrants import Entrant, RunFacts, in_order_of_hope, reason_missing
 from caev2.eval.features import Reading, check_labelled, extract_features
-from caev2.eval.probes.protocols import PROBES, ProbeSettings, Task, refuse_hopeless, settings_of
+from caev2.eval.probes.protocols import OF_TOKENS, PROBES, ProbeSettings, Task, refuse_hopeless, settings_of
 from caev2.eval.result import Judged, ProbeResult
 from caev2.eval.score import score_answers
 from caev2.progress import Progress, Silent
@@ -41,7 +41,7 @@ def probe(
     """Judge frozen features, by k nearest neighbours and by a linear head or as asked, everybody on the same images.
 
     Whatever can be refused is refused before the first image is read: the classes, then everybody's weights. One
-    subject at a time is in memory.
+    subject at a time is in memory. Who has no tokens, as pixels, gets no number of a probe that looks at tokens.
 
     Args:
         entrants: Who is judged.
@@ -115,6 +115,8 @@ def judge(
 ) -> Judged:
     """What one subject's features are worth; see `probe`."""
     subject = entrant.open(device)
+    possible = [kind for kind in kinds if subject.trunk is not None or kind not in OF_TOKENS]
+    with_tokens = any(kind in OF_TOKENS for kind in possible or kinds)  # nothing possible: refused with the tokens
     resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
     settings = settings or ProbeSettings()
     reading = Reading(
@@ -122,7 +124,7 @@ def judge(
         device=device,
         orientation=orientation,
         workers=workers,
-        with_tokens="attentive" in kinds,
+        with_tokens=with_tokens,
         token_limit_bytes=settings.attentive.token_limit_bytes,
         cache=cache,
     )
@@ -137,7 +139,7 @@ def judge(
         device=device,
         progress=progress,
     )
-    answers = {name: found for kind in kinds for name, found in PROBES[kind](task).items()}
+    answers = {name: found for kind in possible for name, found in PROBES[kind](task).items()}
     scores = {
         name: score_answers(found.predicted, val_features.labels, classes=task.classes, seed=seed)
         for name, found in answers.items()

@@ -131,7 +131,18 @@ def test_an_attentive_probe_is_a_column_like_any_other(run, images):
     assert (protocol["pooling"], protocol["epochs"]) == ("cross-attention", 2)
     assert set(protocol["held_out_accuracy"]) == {"0.4", "0.1", "0.025"}
     assert "take 31.2 kB of memory" in refusal("probe", run, images, *attentive, "--token-gb", "1e-6", "--no-cache")
-    assert "no tokens to look at" in refusal("probe", run, images, *attentive, "--pixels", "8")
+
+
+def test_pixels_have_no_tokens_and_so_no_number_of_the_probe_that_looks_at_them(run, images):
+    attentive = ("--kind", "knn", "--kind", "attentive", "--quiet", "--device", "cpu", "--epochs", "2", "--only")
+    result = caev2("probe", run, images, *attentive, "--pixels", "8", "--json")
+    pixels, student = json.loads(result.stdout)["subjects"]
+    assert list(pixels["accuracy"]) == ["knn"]
+    assert list(student["accuracy"]) == ["knn", "attentive"]
+    assert re.search(
+        r"│ pixels +│ +[\d.]+ \([\d.]+-[\d.]+\) │ +no tokens │",
+        caev2("probe", run, images, *attentive, "--pixels", "8").stdout,
+    )
 
 
 def test_lines_are_added_and_the_run_may_stand_alone(run, images):

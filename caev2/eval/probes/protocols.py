@@ -148,6 +148,9 @@ PROBES: dict[str, Callable[[Task], dict[str, Answers]]] = {
 }
 """By kind: the columns that it adds to a table."""
 
+OF_TOKENS = ("attentive",)
+"""Kinds that look at all tokens, and not at pooled ones."""
+
 
 def refuse_hopeless(labels: Int[Tensor, " image"], kind: str, settings: ProbeSettings) -> None:
     """Refuse labels that a probe can do nothing with, whatever the features.
