@@ -81,7 +81,8 @@ def say_best(result: ProbeResult) -> str:
     best = result.subjects[0].protocol[KIND]["best_epoch"]
     if best is None:
         return "No epoch is in the log."
+    shown = f"{100 * best['accuracy']:.1f} %"
     return (
-        f"Reported is the last epoch. The best, epoch {best['epoch']} counted from 0, had {100 * best['accuracy']:.1f} %; "
-        "it was chosen on the very images that are reported, so that number is too high."
+        f"Reported is the last epoch. The best, epoch {best['epoch']} counted from 0, had {shown}; it was chosen on "
+        "the very images that are reported, so that number is too high."
     )

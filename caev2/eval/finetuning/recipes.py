@@ -185,7 +185,7 @@ DEMO = FinetuneRecipe(
     # digits: a flip makes another sign of them, and a small crop may show none
     augmentation=AugmentationSettings(crop_scale=(0.6, 1.0), flip=0.0, auto_augment=None, color_jitter=0.3, erase=0.0),
     mix=MixSettings(mixup=0.0, cutmix=0.0, smoothing=0.1),
-    epochs=5,
+    epochs=3,
     batch_size=64,
     resize_px=64,
     workers=0,
