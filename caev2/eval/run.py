@@ -23,7 +23,7 @@ from caev2.eval.probes.protocols import (
 )
 from caev2.eval.result import Judged, ProbeResult
 from caev2.eval.score import score_answers
-from caev2.eval.shares import BY_ITSELF
+from caev2.eval.shares import BY_ITSELF, decoding_workers
 from caev2.pretrain.ranks import Company
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource, Place, open_images
@@ -93,6 +93,7 @@ def probe(
             seed=seed,
             settings=settings,
             device=device,
+            workers=decoding_workers(device, company),
             progress=progress or Silent(),
             cache=cache,
             company=company,

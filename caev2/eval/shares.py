@@ -11,6 +11,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
+from caev2.pretrain.loading import cores
 from caev2.pretrain.ranks import ALONE, Company
 from caev2.progress import Progress
 
@@ -44,6 +45,11 @@ def in_shares(
         yield _join(company.collect(pieces))
         if others := len(part) - sum(map(len, own)):
             progress.advance(others)
+
+
+def decoding_workers(device: str, company: Company) -> int:
+    """Processes that decode for this rank: its share of the cores, or one where the cores compute features anyway."""
+    return max(1, cores() // company.ranks.per_machine) if device.startswith("cuda") else 1
 
 
 def deal(part: Sequence[int], batch: int, company: Company) -> list[Sequence[int]]:

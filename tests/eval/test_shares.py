@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caev2.eval.shares import BY_ITSELF, _join, deal, in_shares
+from caev2.eval.shares import BY_ITSELF, _join, deal, decoding_workers, in_shares
+from caev2.pretrain.loading import cores
 from caev2.pretrain.ranks import Company, Ranks
 from caev2.progress import Silent
 
@@ -41,3 +42,9 @@ def test_parts_are_computed_one_after_another_and_only_as_they_are_asked_for():
     assert asked == [[0, 1], [2, 3], [4]]
     assert next(parts)["double"].tolist() == [10, 12, 14]
     assert next(parts, None) is None
+
+
+def test_ranks_of_a_machine_share_its_cores_where_gpus_compute():
+    assert decoding_workers("cpu", BY_ITSELF) == 1
+    assert decoding_workers("cuda:1", BY_ITSELF) == cores()
+    assert decoding_workers("cuda", Company(Ranks(0, 64, 0, 64))) == max(1, cores() // 64)

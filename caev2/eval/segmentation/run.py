@@ -15,7 +15,7 @@ from caev2.eval.segmentation.heads import blocks_read
 from caev2.eval.segmentation.masks import Ignore, MaskedImages, open_masked_images
 from caev2.eval.segmentation.tokens import MaskedTokens, read_tokens
 from caev2.eval.segmentation.training import SegmentationSettings, count_classes, judge_head, train_head
-from caev2.eval.shares import BY_ITSELF
+from caev2.eval.shares import BY_ITSELF, decoding_workers
 from caev2.pretrain.ranks import Company
 from caev2.progress import Progress, Silent
 from caev2.recipe import fingerprint
@@ -127,6 +127,7 @@ def segment(
             device=device,
             orientation=orientation,
             token_limit_bytes=settings.token_limit_bytes,
+            workers=decoding_workers(device, company),
             cache=cache,
         )
         line, found = _judge(entrant, train, val, reading, settings, ignore, seed, progress, company)
