@@ -11,7 +11,7 @@ from caev2.eval.pictures.run import similarity
 from caev2.pretrain.model import build
 from caev2.pretrain.official import to_official
 from caev2.pretrain.sizes import SIZES
-from tests.commands.invoking import caev2, refusal
+from tests.commands.invoking import caev2, refusal, train
 
 CPU = ("--quiet", "--device", "cpu")
 
@@ -58,6 +58,18 @@ def test_a_run_whose_teacher_is_nowhere_says_why(tmp_path, images):
     assert found["teacher"] is None
     assert "made from a foreign checkpoint and records no teacher" in found["teacher_not_available"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"patches.png", "attention.png", "similarity.png"}
+    ask = ("show", tmp_path / "run", shown(images)[0], "--out", tmp_path / "more", "--teacher", "demo", *CPU)
+    assert "records no teacher" in refusal(*ask)
+    assert not (tmp_path / "more").exists()
+
+
+def test_whitened_targets_have_no_basis_in_common_with_the_teachers_latents(made, images, tmp_path):
+    whitened = tmp_path / "whitened"
+    settings = ("--set", "loss.target_norm=whiten", "--set", "loss.distance=mse", "--set", "epochs=1")
+    assert caev2(*train(made / "store", whitened, images, *settings)).exit_code == 0
+    found = show(whitened, shown(images)[0], "--out", tmp_path / "out")
+    assert found["teacher"] is None
+    assert "the student learns whitened latents" in found["teacher_not_available"]
 
 
 def test_another_patch_is_another_picture(run, images, tmp_path):

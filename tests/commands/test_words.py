@@ -71,6 +71,7 @@ def test_a_recipe_file_that_cannot_be_used_is_refused(images, tmp_path, content,
     ("arguments", "message"),
     [
         (["pretran"], "Did you mean 'pretrain'?"),
+        (["extrct"], "Did you mean one of: 'export', 'extract'?"),
         (["store", "inof"], "Did you mean 'info'?"),
         (["extract", "a", "b", "--recpe", "demo"], "--recipe"),
         (["extract", "a"], "Missing argument 'STORE'"),

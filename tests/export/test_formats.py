@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -187,6 +188,21 @@ def test_the_folder_for_the_hub_says_nothing_of_weights_that_timm_has_under_this
         "model.safetensors",
         "README.md",
     }
+
+
+def test_pooling_and_a_fresh_head_are_as_the_page_says(student, exported):
+    place = f"local-dir:{exported[0] / 'folder'}"
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        tokens = student.encoder(images)
+        by_token = timm.create_model(place, pretrained=True).eval()
+        assert torch.allclose(by_token(images), tokens[:, 0], atol=1e-5)
+        by_mean = timm.create_model(place, pretrained=True, global_pool="avg", fc_norm=False).eval()
+        assert torch.allclose(by_mean(images), tokens[:, 1:].mean(1), atol=1e-5)
+        tuned = timm.create_model(place, pretrained=True, num_classes=10).eval()
+        assert torch.allclose(tuned.forward_features(images), tokens, atol=1e-5)
+        by_token.reset_classifier(10)
+        assert by_token(images).shape == tuned(images).shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", ["timm", "timm pickled", "huggingface"])

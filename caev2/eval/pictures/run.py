@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from caev2.errors import Caev2Error, ConfigError, SourceError
+from caev2.errors import ConfigError, SourceError, TeacherError
 from caev2.eval.crops import Cropping
 from caev2.eval.entrants import RunEntry
 from caev2.eval.pca import joint_rgb
@@ -21,7 +20,6 @@ from caev2.eval.plots import plot_grid
 from caev2.eval.run import RESIZE_RATIO
 from caev2.eval.subjects import load_student, student_subject
 from caev2.extract.teachers.recorded import load_recorded_teacher
-from caev2.extract.teachers.teacher import Teacher
 from caev2.pretrain.model import CAEv2
 from caev2.progress import Progress
 from caev2.store.disk import writing
@@ -85,17 +83,12 @@ def show(
     """
     entry = RunEntry.find(run)
     patch = _patch_within(settings.patch, entry.identity.model.grid_size)
-    names = _name_lines(images)
-    crops_for = partial(_crops_for, entry, images, settings)
     student = load_student(entry.identity, entry.checkpoint, device, averaged=settings.averaged)
-    crops = crops_for(student.settings.image_px)
+    crops = _crops_for(entry, images, settings, student.settings.image_px)
     found = look(student, torch.from_numpy(crops).to(device))
-    teacher, reason = _teacher_of(entry, settings.teacher, device)
-    seen = None
-    if teacher is not None:
-        seen, reason = _seen_by(teacher, entry, torch.from_numpy(crops_for(teacher.description.image_px)).to(device))
-    latents: dict[str, Grid] = {"student": found.patches} if seen is None else {"teacher": seen}
-    if seen is not None:
+    seen = _look_for_teacher(entry, images, settings, device)
+    latents = {"student": found.patches} if seen.patches is None else {"teacher": seen.patches}
+    if seen.patches is not None:
         latents["student"] = found.predicted
     pictures = {
         "patches": {"image": crops, **joint_rgb(latents)},
@@ -107,6 +100,7 @@ def show(
         source = open_images(settings.neighbours)
         nearest = _nearest(student, found, entry, images, source, settings, device, progress)
         pictures["neighbours"] = {"image": crops, **_neighbour_crops(nearest, source, entry, student, settings)}
+    names = _name_lines(images)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         drawn = tuple(plot_grid(columns, names, out / f"{name}.png") for name, columns in pictures.items())
@@ -115,8 +109,8 @@ def show(
         step=entry.step,
         images=names,
         patch=patch,
-        teacher=None if seen is None or teacher is None else teacher.description.name,
-        teacher_not_available=reason,
+        teacher=seen.name,
+        teacher_not_available=seen.reason,
         nearest=dict(zip(names, nearest, strict=False)),
     )
 
@@ -148,23 +142,29 @@ def _name_lines(images: Sequence[Path]) -> tuple[str, ...]:
 _MOST_LETTERS = 24
 
 
-def _teacher_of(entry: RunEntry, named: str | None, device: str) -> tuple[Teacher | None, str | None]:
-    """The teacher of the run's store, or why there is none; a teacher that was named has to be it."""
+class _Seen(NamedTuple):
+    """What a teacher makes of the images, or why nothing is known of that."""
+
+    patches: Grid | None = None
+    name: str | None = None
+    reason: str | None = None
+
+
+def _look_for_teacher(entry: RunEntry, images: Sequence[Path], settings: ShowSettings, device: str) -> _Seen:
+    """What the teacher of the run's store sees; a teacher that was named has to be it."""
+    identity, named = entry.identity, settings.teacher
     try:
-        return load_recorded_teacher(entry.identity.target.get("teacher", {}), device, [named] if named else []), None
-    except Caev2Error as problem:
+        teacher = load_recorded_teacher(identity.target.get("teacher", {}), device, [named] if named else [])
+        crops = _crops_for(entry, images, settings, teacher.description.image_px)
+        shown = torch.from_numpy(crops).to(device)
+        patches = look_of_teacher(teacher, shown, identity.target["tap"], identity.recipe.get("loss", {}))
+    except TeacherError as problem:
         if named is not None:
             raise
-        return None, str(problem)
-
-
-def _seen_by(teacher: Teacher, entry: RunEntry, crops: Tensor) -> tuple[Grid | None, str | None]:
-    try:
-        return look_of_teacher(
-            teacher, crops, entry.identity.target["tap"], entry.identity.recipe.get("loss", {})
-        ), None
-    except ConfigError as problem:
-        return None, str(problem)
+        return _Seen(reason=str(problem))
+    except ConfigError as problem:  # nothing is wrong with the teacher: there is no basis in common
+        return _Seen(reason=str(problem))
+    return _Seen(patches, teacher.description.name)
 
 
 def _attention(found: Looks) -> dict[str, np.ndarray]:
