@@ -20,7 +20,7 @@ class TuneIdentity:
     """Everything that decides the weights it ends with, and what they are judged on."""
 
     start: dict[str, Any]
-    """Role and name of whose weights it starts from, and their digest, the fresh head's included."""
+    """Role of whose weights it starts from, and the digest of all weights, the fresh head's included."""
     recipe: dict[str, Any]
     """The result half of the recipe, with the precision that it ended up with."""
     images: dict[str, Any]

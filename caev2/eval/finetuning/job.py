@@ -82,7 +82,7 @@ def prepare(
         **shown,
     )
     identity = TuneIdentity(
-        start={"role": start.role, "name": start.name, "digest": digest_tensors(model.state_dict(), {})},
+        start={"role": start.role, "digest": digest_tensors(model.state_dict(), {})},
         recipe={**to_mapping(recipe, result_only=True), "precision": precision},
         images={"train": train.digest(), "val": val.digest(), "orientation": orientation},
     )
