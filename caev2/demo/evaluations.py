@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caev2.demo.masked_scenes import write_masked_scenes
 from caev2.demo.scenes import SCENE_PX, write_scenes
-from caev2.eval.entrants import Role, RunEntry, pixels
+from caev2.eval.entrants import RunEntry, pixels
 from caev2.eval.finetuning.outcome import KIND as FINETUNE
 from caev2.eval.finetuning.recipes import DEMO as FINETUNE_RECIPE
 from caev2.eval.finetuning.run import finetune_and_score
@@ -32,8 +32,8 @@ class Line:
     """One evaluation of everybody."""
 
     name: str
-    shares: Mapping[Role, Accuracy]
-    """Of whom it can judge: right answers, or the mean intersection over union, in 0 .. 1."""
+    shares: Mapping[str, Accuracy]
+    """By role, of whom it can judge: right answers, or the mean intersection over union, in 0 .. 1."""
 
 
 def judge_features(run: Path, scenes: Path, seed: int, device: str, progress: Progress) -> ProbeResult:
@@ -143,7 +143,7 @@ def _say(share: Accuracy | None) -> str:
     return "" if share is None else f"{100 * share.value:.1f} ({100 * share.low:.0f}-{100 * share.high:.0f})"
 
 
-def roles_of(lines: Sequence[Line]) -> list[Role]:
+def roles_of(lines: Sequence[Line]) -> list[str]:
     """Who is judged at all, in the order of the first line that has them."""
     return list(dict.fromkeys(role for line in lines for role in line.shares))
 
