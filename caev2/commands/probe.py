@@ -98,7 +98,8 @@ def probe(
 ) -> None:
     """Judge frozen features on IMAGES in two parts: train/CLASS/ and val/CLASS/, or tars or tables named like that.
 
-    For a RUN the table shows its student, beside its own random start and the teacher of its store; for timm:MODEL,
+    For a RUN the table shows its student, beside its own random start and the teacher of its store; for a FILE, an
+    official checkpoint or what `caev2 export` wrote, its encoder beside a random start; for timm:MODEL,
     timm:MODEL.TAG or timm:MODEL@FILE, a model of timm beside its random start. Without them it shows what the options
     name. A run's table is also written to RUN/result.json and RUN/results/, and features are kept, so that another
     probe of the same weights and images begins at once.

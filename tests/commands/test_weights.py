@@ -56,6 +56,22 @@ def test_a_run_is_exported_for_stock_timm_and_the_printed_line_loads_it(run, tmp
     assert "decoder.head.weight" in load_file(tmp_path / "student.safetensors")
 
 
+def test_files_are_judged_as_the_run_is_that_they_came_from(run, images, tmp_path):
+    def judge(place) -> dict:
+        asked = ("--kind", "knn", "--kind", "linear", "--quiet", "--device", "cpu", "--no-cache", "--json")
+        done = caev2("probe", place, images, *asked)
+        assert done.exit_code == 0, done.output
+        return {one["name"]: one["accuracy"] for one in json.loads(done.stdout)["subjects"]}
+
+    own = judge(run)["student"]
+    for kind, name in (("safetensors", "student.safetensors"), ("huggingface", "hub")):
+        export(run, kind, tmp_path / name)
+        found = judge(tmp_path / name)
+        assert list(found) == ["random start", f"student of {name}"]
+        assert found[f"student of {name}"] == own
+    assert "--ema judges what belongs to a run" in refusal("probe", tmp_path / "hub", images, "--ema")
+
+
 def test_the_model_card_is_filled_from_the_run(made, run, images, tmp_path):
     assert caev2("probe", run, images, "--kind", "knn", "--quiet", "--device", "cpu", "--no-cache").exit_code == 0
     export(run, "huggingface", tmp_path / "hub")
