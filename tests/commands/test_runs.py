@@ -84,7 +84,8 @@ def test_a_damaged_log_names_its_line(made, images, run):
 
 
 def test_what_is_no_run_is_not_probed(made, images, tmp_path):
-    for path in (images, tmp_path / "missing", made / "run" / "run.json"):
+    assert "is no checkpoint that can be read" in refusal("probe", made / "run" / "run.json", images)
+    for path in (images, tmp_path / "missing"):
         assert "it has no run.json. Make one with `caev2 pretrain`" in refusal("probe", path, images)
     assert "with one run, not 0" in refusal("probe", images)
     assert "with one run, not 2" in refusal("probe", made / "run", made / "run", images)
