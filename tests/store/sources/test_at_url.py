@@ -310,7 +310,7 @@ def test_every_command_takes_a_url_for_images_and_says_in_one_line_what_is_wrong
     assert len(Store(store)) == 10
     probed = caev2("probe", "--pixels", "8", url, "--kind", "knn", "--device", "cpu", "--quiet")
     assert probed.exit_code == 0, probed.output
-    assert "caev2 probe RUN IMAGES" in refusal("probe", url, url)
+    assert "`RUN IMAGES`, with one run" in refusal("probe", url, url)
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {COPIES, LISTINGS}
     web.status = 403
     for command in (("extract", url, tmp_path / "other", *EXTRACT_DEMO), train(store, tmp_path / "run", url)):
