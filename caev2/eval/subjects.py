@@ -106,7 +106,8 @@ def teacher_subject(teacher: Teacher, name: str, tap: str | None = None) -> Subj
         pool=trunk.pool,
         trunk=trunk,
         sha256=facts.sha256,
-        identity=f"teacher {facts.sha256} {facts.precision} {facts.image_px} {tap}",
+        # equal weights compute other features in another architecture, or from pixels normalised in another way
+        identity=f"teacher {facts.name} {facts.sha256} {facts.precision} {facts.image_px} {tap} {facts.mean} {facts.std}",
     )
 
 
