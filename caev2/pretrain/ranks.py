@@ -212,8 +212,8 @@ class Company:
         if odd is None:
             return
         said = (
-            f"The first of {self.ranks.count} processes sees {what} {seen[0]}, number {odd} sees {seen[odd]}. Wait until "
-            "nobody writes there, give a folder that all machines share, and run the same command again."
+            f"The first of {self.ranks.count} processes sees {what} {seen[0]}, number {odd} sees {seen[odd]}. Wait "
+            "until nobody writes there, give a folder that all machines share, and run the same command again."
         )
         raise ConfigError(said) if self.ranks.is_first else FirstRankRefused(said)
 

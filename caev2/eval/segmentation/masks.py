@@ -129,8 +129,8 @@ class MaskedCropping:
             ) from None
         if self.orientation == "exif" and is_turned(data):
             raise SourceError(
-                f"{images.place(number)} has an EXIF orientation, and a mask has none to follow it. Turn its pixels and "
-                "drop the tag, so that pixels and mask lie alike."
+                f"{images.place(number)} has an EXIF orientation, and a mask has none to follow it. Turn its "
+                "pixels and drop the tag, so that pixels and mask lie alike."
             )
         place = self.source.mask_of[number]
         mask = _decode_mask(masks, place)
