@@ -111,14 +111,14 @@ def _choose(
             "Name one start: `caev2 finetune RUN`, with a run's folder or an official file; or --random-init RECIPE; "
             "or --teacher NAME."
         )
-    if origin != "student" and (subject is None or FileEntry.fits(subject)):
+    if origin != "student" and (subject is None or FileEntry.fits(subject) or not subject.is_dir()):
         raise ConfigError(f"--from {origin} is about a run, and no run is named. Leave it out, or name a run.")
     if random_init is not None:
         return starts.from_random_start(random_init, seed), None
     if teacher is not None:
         return starts.from_teacher(teacher), None
     assert subject is not None, "one of the three is given"
-    if FileEntry.fits(subject):
+    if FileEntry.fits(subject) or not subject.is_dir():
         return starts.from_file(subject), None
     entry = RunEntry.find(subject)
     made = {
