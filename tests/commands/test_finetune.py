@@ -39,6 +39,16 @@ def test_a_run_is_fine_tuned_into_a_folder_of_its_own(run, images, tmp_path):
     assert "chosen on the very images that are reported" in said
 
 
+def test_an_export_is_fine_tuned_as_the_run_is_that_it_came_from(run, images, tmp_path):
+    own = ask(run, "--train", images, "--out", tmp_path / "of-run")["subjects"][0]
+    hub = tmp_path / "hub"
+    assert caev2("export", run, "--format", "huggingface", "--out", hub).exit_code == 0
+    (student,) = ask(hub, "--train", images, "--out", tmp_path / "tuned")["subjects"]
+    assert student["name"] == "student of hub"
+    assert student["accuracy"] == own["accuracy"]
+    assert student["per_class"] == own["per_class"]
+
+
 def test_parts_may_be_named_apart(run, images, tmp_path):
     together = ask(run, "--train", images, "--out", tmp_path / "together")
     apart = ask(run, "--train", images / "train", "--val", images / "val", "--out", tmp_path / "apart")
