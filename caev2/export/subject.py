@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.checks import check_weights
 from caev2.eval.entrants import RunEntry
