@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
+from timm.data import create_transform, resolve_data_config
 
 from caev2.eval.crops import evaluation_crop
 from caev2.eval.run import RESIZE_RATIO
@@ -29,8 +29,8 @@ def same_pixels(model: TimmModel) -> bool:
     pixels = np.random.default_rng(0).integers(0, 256, (301, 417, 3), dtype=np.uint8)
     image, file = Image.fromarray(pixels), io.BytesIO()
     image.save(file, "PNG")
-    config = timm.data.resolve_data_config(pretrained_cfg=json.loads(json.dumps(model.data_config)))
-    transform = timm.data.create_transform(**config)
+    config = resolve_data_config(pretrained_cfg=json.loads(json.dumps(model.data_config)))
+    transform = create_transform(**config)
     mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
     found = ((transform(image) * std + mean) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     wanted = evaluation_crop(file.getvalue(), model.image_px, model.resize_px)

@@ -68,6 +68,9 @@ def test_heads_other_than_the_published_ones_are_those_that_the_folder_records(p
     assert torch.allclose(logits_of(exportable.timm.build()), logits_of(model), atol=1e-5)
     assert export(tmp_path, tmp_path / "model.safetensors", "timm").difference <= 1e-5
     assert export(tmp_path, tmp_path / "hub", "huggingface").difference <= 1e-5
+    again = open_exportable(tmp_path / "hub")
+    assert (again.settings, again.timm.resize_px) == (exportable.settings, 40)
+    assert torch.allclose(logits_of(again.reference), logits_of(model), atol=1e-5)
 
 
 def test_a_folder_that_does_not_record_its_sizes_needs_tables_or_heads(tmp_path):
