@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def same_pixels(model: TimmModel) -> bool:
     image, file = Image.fromarray(pixels), io.BytesIO()
     image.save(file, "PNG")
     config = resolve_data_config(pretrained_cfg=json.loads(json.dumps(model.data_config)))
-    transform = create_transform(**config)
+    transform: Any = create_transform(**config)
     mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
     found = ((transform(image) * std + mean) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     wanted = evaluation_crop(file.getvalue(), model.image_px, model.resize_px)
