@@ -103,6 +103,7 @@ def _choose(
     """Whose weights are trained, and the run that they are of, if they are of one."""
     from caev2.errors import ConfigError
     from caev2.eval.entrants import RunEntry
+    from caev2.eval.file_entrants import FileEntry
     from caev2.eval.finetuning import starts
 
     if sum(one is not None for one in (subject, random_init, teacher)) != 1:
@@ -110,14 +111,14 @@ def _choose(
             "Name one start: `caev2 finetune RUN`, with a run's folder or an official file; or --random-init RECIPE; "
             "or --teacher NAME."
         )
-    if origin != "student" and (subject is None or not subject.is_dir()):
+    if origin != "student" and (subject is None or FileEntry.fits(subject) or not subject.is_dir()):
         raise ConfigError(f"--from {origin} is about a run, and no run is named. Leave it out, or name a run.")
     if random_init is not None:
         return starts.from_random_start(random_init, seed), None
     if teacher is not None:
         return starts.from_teacher(teacher), None
     assert subject is not None, "one of the three is given"
-    if not subject.is_dir():
+    if FileEntry.fits(subject) or not subject.is_dir():
         return starts.from_file(subject), None
     entry = RunEntry.find(subject)
     made = {

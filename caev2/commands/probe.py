@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option(
     "--resize",
     "resize_px",
-    type=int,
+    type=click.IntRange(min=1),
     default=None,
     help="Short side before the centre crop. Default: 8/7 of the crop.",
 )
@@ -168,6 +168,8 @@ def probe(
 
 def _by_protocol(kinds: tuple[str, ...], protocol: str) -> tuple[str, ...]:
     """The kinds, the linear one by the protocol that was asked for, each once."""
+    if protocol == "official" and not {"linear", "official-linear"} & set(kinds):
+        raise click.UsageError("--protocol official is about the linear probe. Add --kind linear, or leave it out.")
     named = {"linear": "official-linear"} if protocol == "official" else {}
     return tuple(dict.fromkeys(named.get(kind, kind) for kind in kinds))
 

@@ -28,7 +28,11 @@ from caev2.commands.subjects import NAMES, Named, name_subjects, size_option
 @click.option("--lr", type=float, default=1e-3, show_default=True, help="Of AdamW, at its highest.")
 @click.option("--channels", type=int, default=None, help="Width of UperNet. Default: that of the tokens.")
 @click.option(
-    "--resize", "resize_px", type=int, default=None, help="Short side before the centre crop. Default: no less."
+    "--resize",
+    "resize_px",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Short side before the centre crop. Default: no less.",
 )
 @click.option("--token-gb", type=float, default=8.0, show_default=True, help="Memory for tokens.")
 @click.option("--cache", type=LOCAL, default=None, help="Where tokens are kept. Default: RUN/features.")

@@ -1,6 +1,7 @@
 """Evaluation by several processes: who they are, where each computes, and which of them speaks."""
 
 import contextlib
+import datetime
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from caev2.commands.ranks import is_first, leave_to_ranks
 if TYPE_CHECKING:
     from caev2.pretrain.ranks import Company
     from caev2.progress import Progress
+
+_PATIENCE = datetime.timedelta(days=7)
+"""The first fits heads while others wait, which may take hours; one that dies is noticed at once."""
 
 
 @contextlib.contextmanager
@@ -30,5 +34,5 @@ def shared(
     ranks = ranks_of_environment()
     where = device_of(ranks, pick_device(device))
     use_gpu(ranks, where)
-    with joined(ranks, where) as company:
+    with joined(ranks, where, _PATIENCE) as company:
         yield company, where, bars(quiet or not is_first())

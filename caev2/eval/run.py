@@ -1,16 +1,15 @@
 """Stage three: from frozen features to a number one can trust."""
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from caev2.errors import SourceError
 from caev2.eval.checks import check_several_classes, effective_rank
 from caev2.eval.entrants import Entrant, RunFacts, in_order_of_hope, reasons_missing
-from caev2.eval.features import Reading, Subject, check_labelled, extract_features
+from caev2.eval.features import Reading, Subject, extract_features
+from caev2.eval.parts import check_seekable, open_splits
 from caev2.eval.probes.protocols import (
     OF_TOKENS,
     PROBES,
@@ -26,7 +25,7 @@ from caev2.eval.score import score_answers
 from caev2.eval.shares import BY_ITSELF, decoding_workers
 from caev2.pretrain.ranks import Company
 from caev2.progress import Progress, Silent
-from caev2.store.images import ImageSource, Place, open_images
+from caev2.store.images import ImageSource, Place
 from caev2.store.pixels.decode import Orientation
 
 RESIZE_RATIO = 256 / 224
@@ -78,6 +77,7 @@ def probe(
     """
     settings = settings or ProbeSettings()
     train, val = company.together(partial(_open_hopeful, images, kinds, settings))
+    company.agree(f"{train.digest()} and {val.digest()}", "images with the digests")
     ordered = in_order_of_hope(entrants)
     reasons = reasons_missing(ordered, device, company)
     judged = [
@@ -132,6 +132,7 @@ def judge(
 ) -> Judged:
     """What one subject's features are worth; see `probe`."""
     subject = company.together(partial(entrant.open, device))
+    company.agree(subject.identity, f"for {entrant.name} the weights")
     possible = [kind for kind in kinds if subject.trunk is not None or kind not in OF_TOKENS]
     with_tokens = any(kind in OF_TOKENS for kind in possible or kinds)  # nothing possible: refused with the tokens
     resize_px = resize_px or round(subject.size_px * RESIZE_RATIO)
@@ -189,62 +190,6 @@ def _score(
     )
 
 
-def open_splits(images: Place) -> tuple[ImageSource, ImageSource]:
-    """The labelled train and val images of a data set.
-
-    Raises:
-        SourceError: One is missing, they do not have the same classes, or an image has none.
-    """
-    train, val = open_images(images, "train"), open_images(images, "val")
-    if train.split is None:
-        folders = [f"{images}/{split}" for split in ("train", "val")]
-        missing = next((folder for folder in folders if not Path(folder).is_dir()), folders[0])
-        raise SourceError(
-            f"A probe needs {folders[0]}/CLASS and {folders[1]}/CLASS, or tars or tables that have train and val in "
-            f"their names, but there is no {missing}, nor such a pair of tars or tables."
-        )
-    return match_parts(images, train, val)
-
-
-def match_parts(place: Place, train: ImageSource, val: ImageSource) -> tuple[ImageSource, ImageSource]:
-    """Two parts whose labels mean the same.
-
-    Raises:
-        SourceError: They do not have the same classes, or an image has none.
-    """
-    for source in (train, val):
-        check_labelled(source)
-    train, val = _count_as_far(train, val), _count_as_far(val, train)
-    check_same_classes(place, train.classes, val.classes)
-    return train, val
-
-
-def check_same_classes(place: Place, train: Sequence[str], val: Sequence[str]) -> None:
-    """Refuse parts whose labels do not mean the same: labels are numbers, and the order of the names is what they mean.
-
-    Raises:
-        SourceError: They do not.
-    """
-    if only := sorted(set(train) ^ set(val)):
-        raise SourceError(
-            f"{place}: train has {len(train)} classes and val {len(val)}; {only[0]!r} is in one of them only. Give "
-            "both the same folders."
-        )
-    if odd := [number for number, names in enumerate(zip(train, val, strict=True)) if len(set(names)) > 1]:
-        raise SourceError(
-            f"{place}: train and val have the same classes in another order: number {odd[0]} is {train[odd[0]]!r} in "
-            f"train and {val[odd[0]]!r} in val. Write both with one list of classes."
-        )
-
-
-def _count_as_far(source: ImageSource, other: ImageSource) -> ImageSource:
-    """Classes that are mere numbers go as far as the largest label: in one part, it may be that of no image."""
-    longer = tuple(map(str, range(max(len(source.classes), len(other.classes)))))
-    if {source.classes, other.classes} <= {longer[: len(source.classes)], longer[: len(other.classes)]}:
-        return dataclasses.replace(source, classes=longer)
-    return source
-
-
 def _open_hopeful(images: Place, kinds: Sequence[str], settings: ProbeSettings) -> tuple[ImageSource, ImageSource]:
     """Both parts; labels that no features could help are refused while nothing has been spent."""
     train, val = open_splits(images)
@@ -252,4 +197,6 @@ def _open_hopeful(images: Place, kinds: Sequence[str], settings: ProbeSettings) 
     check_several_classes(labels, "train")
     for kind in kinds:
         refuse_hopeless(labels, kind, settings)
+        if kind in TOGETHER:
+            check_seekable(train)
     return train, val

@@ -100,13 +100,15 @@ def teacher_subject(teacher: Teacher, name: str, tap: str | None = None) -> Subj
         return found[tap], [found[each] for each in taps]
 
     trunk = Trunk(depth=sum(each.startswith("block:") for each in facts.widths), read=read)
+    # equal weights compute other features in another architecture, or from pixels normalised in another way
+    how = f"{facts.name} {facts.precision} {facts.image_px} {tap} {facts.mean} {facts.std}"
     return Subject(
         name=name,
         size_px=facts.image_px,
         pool=trunk.pool,
         trunk=trunk,
         sha256=facts.sha256,
-        identity=f"teacher {facts.sha256} {facts.precision} {facts.image_px} {tap}",
+        identity=f"teacher {facts.sha256} {how}",
     )
 
 

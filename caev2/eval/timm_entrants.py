@@ -118,6 +118,7 @@ class _Network:
     """A network that is no stack of blocks over one grid, without its classifier."""
 
     model: Any
+    architecture: str
     size_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -144,6 +145,7 @@ class _Network:
         heads = (heads,) if isinstance(heads, str) else heads
         return cls(
             model=built,
+            architecture=architecture,
             size_px=size,
             mean=timm_models.channels_of(facts.mean),
             std=timm_models.channels_of(facts.std),
@@ -171,5 +173,9 @@ class _Network:
             return {"pooled": model(normalise(crops, self.mean, self.std)).flatten(1)}
 
         return Subject(
-            name=label, size_px=self.size_px, pool=pool, sha256=sha256, identity=f"timm {sha256} {self.size_px}"
+            name=label,
+            size_px=self.size_px,
+            pool=pool,
+            sha256=sha256,
+            identity=f"timm {self.architecture} {sha256} {self.size_px} {self.mean} {self.std}",
         )

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from caev2.errors import Caev2Error
 from caev2.eval.entrants import Entrant
-from caev2.eval.run import judge, open_splits
+from caev2.eval.parts import open_splits
+from caev2.eval.run import judge
 from caev2.eval.subjects import student_subject
 from caev2.pretrain.model import CAEv2
 from caev2.progress import Progress, Silent

@@ -95,8 +95,13 @@ def use_gpu(ranks: Ranks, device: str) -> None:
 
 
 @contextlib.contextmanager
-def joined(ranks: Ranks, device: str) -> Iterator["Company"]:
+def joined(ranks: Ranks, device: str, patience: datetime.timedelta = PATIENCE) -> Iterator["Company"]:
     """The ranks together, until this one leaves.
+
+    Args:
+        ranks: Who is who.
+        device: Where this one computes.
+        patience: How long one waits for another.
 
     Raises:
         ConfigError: The others cannot be met.
@@ -107,7 +112,7 @@ def joined(ranks: Ranks, device: str) -> Iterator["Company"]:
         return
     on_gpu = device.startswith("cuda")
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
     except (ValueError, RuntimeError) as problem:  # DistNetworkError, DistStoreError are RuntimeErrors
         raise ConfigError(
             f"Rank {ranks.index} of {ranks.count} does not meet the others: {str(problem).splitlines()[0]}. Start all "
@@ -191,6 +196,26 @@ class Company:
         if first is None:
             return cast(T, found)
         raise first if self.ranks.is_first else FirstRankRefused(str(first))
+
+    def agree(self, value: object, what: str) -> None:
+        """Refuse to go on where ranks do not see the same, as while somebody writes to what they read.
+
+        Raises:
+            ConfigError: Raised at the first rank: another one sees something else.
+            FirstRankRefused: The same, at all others.
+        """
+        if self.ranks.count == 1:
+            return
+        seen: list[Any] = [None] * self.ranks.count
+        distributed.all_gather_object(seen, str(value))
+        odd = next((rank for rank, each in enumerate(seen) if each != seen[0]), None)
+        if odd is None:
+            return
+        said = (
+            f"The first of {self.ranks.count} processes sees {what} {seen[0]}, number {odd} sees {seen[odd]}. Wait "
+            "until nobody writes there, give a folder that all machines share, and run the same command again."
+        )
+        raise ConfigError(said) if self.ranks.is_first else FirstRankRefused(said)
 
     def collect(self, part: T) -> list[T]:
         """What each rank has, in their order, at the first rank; nothing at the others."""

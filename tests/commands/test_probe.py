@@ -83,6 +83,8 @@ def test_neighbours_and_their_temperature_are_options(run, images):
     ask(run, images, "--only")
     assert len(list((run / "results").iterdir())) == 2
     assert "cannot ask k = 11 of 10 train images" in refusal("probe", run, images, *KNN, "--k", "11")
+    assert "is about the linear probe" in refusal("probe", run, images, *KNN, "--protocol", "official")
+    assert "0 is not in the range" in refusal("probe", run, images, *KNN, "--resize", "0")
     assert "temperature of kNN is 0.0" in refusal("probe", run, images, *KNN, "--temperature", "0")
 
 

@@ -65,4 +65,9 @@ def test_what_cannot_be_segmented_is_refused(run, scenes, images, tmp_path):
     broken = shutil.copytree(scenes, tmp_path / "broken")
     (broken / "annotations" / "validation" / "000003.png").unlink()
     assert "validation image '000003' has no mask" in refusal("segment", run, broken, *QUICK)
+    for kind in ("images", "annotations"):
+        for path in sorted((broken / kind / "training").iterdir())[1:]:
+            path.unlink()
+    (broken / "images" / "validation" / "000003.png").unlink()
+    assert "cannot be trained on 1 image" in refusal("segment", run, broken, *QUICK)
     assert not (run / "segmentation.json").exists()

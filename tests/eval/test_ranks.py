@@ -8,7 +8,7 @@ import socket
 import pytest
 import torch
 
-from caev2.errors import Caev2Error, CheckpointError, FirstRankRefused, SourceError
+from caev2.errors import Caev2Error, CheckpointError, ConfigError, FirstRankRefused, SourceError
 from caev2.eval.entrants import Entrant
 from caev2.eval.features import Reading, Subject, extract_features
 from caev2.eval.probes.learner import OfficialSettings
@@ -131,4 +131,19 @@ def test_features_that_mean_nothing_end_both(tmp_path):
     reading = Reading(**READING, batch=4)
     first, second = by_ranks(2, lambda company: extract_features(broken, source, reading, Silent(), company))
     assert isinstance(first, CheckpointError)
+    assert isinstance(second, FirstRankRefused)
+
+
+def test_ranks_that_see_other_weights_are_refused_before_features_are_mixed(tmp_path):
+    """As while a run goes on training: one process may find a newer checkpoint than another."""
+    for split in ("train", "val"):
+        make_photographs(tmp_path / "images" / split, 12)
+
+    def open_latest(device: str) -> Subject:
+        return Subject(name="colours", size_px=32, pool=colours, identity=f"checkpoint {os.environ['RANK']}")
+
+    entrant = Entrant(role="student", name="student", open=open_latest)
+    first, second = by_ranks(2, lambda company: probe([entrant], tmp_path / "images", kinds=("knn",), company=company))
+    assert isinstance(first, ConfigError)
+    assert "for student the weights checkpoint 0, number 1 sees checkpoint 1" in str(first)
     assert isinstance(second, FirstRankRefused)

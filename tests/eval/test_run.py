@@ -13,8 +13,9 @@ from PIL import Image
 from caev2.errors import CheckpointError, SourceError, TeacherError
 from caev2.eval.entrants import Entrant, RunEntry, pixels
 from caev2.eval.features import Subject
+from caev2.eval.parts import check_same_classes
 from caev2.eval.result import save_result
-from caev2.eval.run import check_same_classes, probe
+from caev2.eval.run import probe
 from caev2.eval.subjects import load_student, open_run
 from caev2.extract.run import extract
 from caev2.pretrain.checkpoint import FORMAT, save_checkpoint

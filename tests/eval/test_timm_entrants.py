@@ -156,3 +156,13 @@ def test_a_network_without_tokens_says_so_where_tokens_are_asked_for(weights, tm
         extract_features(subject_of(weights, NETWORK), source, reading, Silent())
     found = extract_features(subject_of(weights, VIT), source, reading, Silent())
     assert found.tokens.shape[:2] == (4, 37)
+
+
+def test_equal_weights_that_see_other_pixels_have_another_identity():
+    """Random starts of one seed are equal, and tags of one model may normalise pixels in different ways."""
+    small = ("timm:vit_small_patch16_224.augreg_in21k", "timm:vit_small_patch16_224.dino")
+    other = ("timm:tf_efficientnet_b0.aa_in1k", "timm:tf_efficientnet_b0.ap_in1k")
+    for pair in (small, other):
+        one, another = (TimmEntry.parse(name, 64).random_start(0).open("cpu") for name in pair)
+        assert one.sha256 == another.sha256
+        assert one.identity != another.identity

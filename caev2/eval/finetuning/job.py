@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from caev2.errors import ConfigError, SourceError
+from caev2.errors import ConfigError
 from caev2.eval.checks import check_several_classes
 from caev2.eval.finetuning.augmentation import check_groups, train_transform
 from caev2.eval.finetuning.batches import Augmenting, TunedBatches, order_images
@@ -15,6 +15,7 @@ from caev2.eval.finetuning.judging import Judging
 from caev2.eval.finetuning.model import Backbone, FineTuner
 from caev2.eval.finetuning.recipes import FinetuneRecipe
 from caev2.eval.finetuning.starts import Start
+from caev2.eval.parts import check_seekable
 from caev2.eval.run import RESIZE_RATIO
 from caev2.pretrain.encoder import Encoder
 from caev2.pretrain.loading import cores
@@ -144,8 +145,4 @@ def _refuse_hopeless(train: ImageSource, recipe: FinetuneRecipe, ranks: Ranks) -
             f"The {share} images that a device takes of a batch are not cut into {recipe.accumulate} equal parts. "
             "Give --set accumulate to a divisor."
         )
-    if not train.seekable:
-        raise SourceError(
-            f"The images in {train.root} lie in a compressed tar, which can be read from its beginning only, and they "
-            "are wanted in another order. Decompress it."
-        )
+    check_seekable(train)

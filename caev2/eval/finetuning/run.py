@@ -18,8 +18,8 @@ from caev2.eval.finetuning.outcome import outcome_of
 from caev2.eval.finetuning.recipes import FinetuneRecipe
 from caev2.eval.finetuning.starts import Start
 from caev2.eval.finetuning.training import TunedState, TuneLoop, TuneStep
+from caev2.eval.parts import match_parts, open_splits
 from caev2.eval.result import Judged, ProbeResult, save_result
-from caev2.eval.run import match_parts, open_splits
 from caev2.pretrain.checkpoint import Position
 from caev2.pretrain.ema import Average
 from caev2.pretrain.lock import hold_run
@@ -122,6 +122,7 @@ def finetune(
     job = prepare(start, train, val, Path(out), recipe, device=device, orientation=orientation, ranks=ranks)
     told = progress if progress is not None and ranks.is_first else Silent()
     with joined(ranks, device) as company, tensor_cores(device), _told_when_memory_is_short(recipe, ranks):
+        company.agree(job.identity.fingerprint(), "the fine-tuning")
         company.first(lambda: refuse_other(job.out, job.identity, resume=resume == "auto"))
         company.first(lambda: job.judging.check_start(job.model, start.name))
         with _held(job, company, told):

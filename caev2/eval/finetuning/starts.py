@@ -7,6 +7,7 @@ from pathlib import Path
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.checks import check_weights
 from caev2.eval.entrants import Role, RunEntry
+from caev2.eval.file_entrants import FileEntry
 from caev2.eval.finetuning.model import Backbone, tunable_encoder
 from caev2.eval.finetuning.recipes import TunedModelSettings
 from caev2.eval.finetuning.towers import teacher_backbone
@@ -56,12 +57,12 @@ def from_random_start(recipe: str, seed: int) -> Start:
 
 
 def from_file(path: Path) -> Start:
-    """An official CAE v2 checkpoint, whole or encoder only.
+    """An official CAE v2 checkpoint, whole or encoder only, or what `caev2 export` wrote.
 
     Raises:
         CheckpointError: There is no such file.
     """
-    if not path.is_file():
+    if not FileEntry.fits(path):
         raise CheckpointError(f"There is no run and no checkpoint at {path}. Give a run's folder or an official file.")
 
     def open_it(settings: TunedModelSettings) -> Backbone:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from caev2.errors import ConfigError
+from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.probes.lars import lars_of, lr_share, make_head, take_step
 from caev2.pretrain.tensor_file import DAMAGED, read_tensors, write_tensors
 
@@ -117,9 +117,18 @@ class Learner:
         self._losses.append(take_step(self.head, self.optimizer, *batch, lr=self.lr * share))
 
     def end_epoch(self) -> None:
-        """Judge the head."""
-        right = (self.predict() == self._test_labels).double().mean()
+        """Judge the head.
+
+        Raises:
+            CheckpointError: It learnt from features that are not finite, or diverged: nothing it says means anything.
+        """
         loss = torch.stack(self._losses).double().mean()
+        if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(self._scores()).all()):
+            raise CheckpointError(
+                f"The head of the official linear probe is not finite after epoch {len(self._epochs) + 1}: either the "
+                "encoder's features of some crop are not, or --base-lr is too high."
+            )
+        right = (self.predict() == self._test_labels).double().mean()
         self._epochs.append({"accuracy": float(right), "train_loss": float(loss)})
         self._losses.clear()
 
@@ -127,10 +136,13 @@ class Learner:
         """Of the last epoch, for people who wait."""
         return {"epoch": len(self._epochs), "loss": self._epochs[-1]["train_loss"]}
 
-    @torch.inference_mode()
     def predict(self) -> Int[Tensor, " test"]:
         """The classes of the test images, by running statistics."""
-        return self.head.eval()(self._test).argmax(dim=1)
+        return self._scores().argmax(dim=1)
+
+    @torch.inference_mode()
+    def _scores(self) -> Float[Tensor, "test class"]:
+        return self.head.eval()(self._test)
 
     def facts(self) -> dict[str, Any]:
         """How it was trained, and what it was worth meanwhile."""

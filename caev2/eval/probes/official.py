@@ -56,7 +56,7 @@ def official_probe(
 
     Raises:
         SourceError: A label is out of range, there is one class only, or an image cannot be decoded.
-        CheckpointError: A test feature is not finite.
+        CheckpointError: Features are not finite, or the head is not.
         ConfigError: A batch has more images than there are.
     """
     progress, company = crops.progress, crops.company
@@ -75,6 +75,8 @@ def official_probe(
     steps = len(labels) // batch
     if learner:
         progress.say(learner[0].say_batch(crops.subject.name))
+        if checkpoint is None:
+            progress.say("Its epochs are not kept, so an interruption costs all of them: --cache FOLDER keeps them.")
     progress.start(
         f"official linear probe of {crops.subject.name}", settings.epochs * steps * batch, done * steps * batch
     )
@@ -84,8 +86,8 @@ def official_probe(
         for step, features in enumerate(crops.batches(epoch, [each.tolist() for each in members])):
             if features is not None:
                 learner[0].step(features, labels[members[step]], epoch + step / steps)
+        company.first(lambda: learner[0].end_epoch())
         if learner:
-            learner[0].end_epoch()
             progress.advance(0, **learner[0].figures())
             checkpoint = checkpoint and _keep(learner[0], checkpoint, crops)
     progress.finish()

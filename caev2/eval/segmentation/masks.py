@@ -25,7 +25,7 @@ from caev2.errors import ImageUndecodable, SourceError
 from caev2.eval.crops import cut_centre
 from caev2.eval.segmentation.confusion import IGNORED
 from caev2.store.images import IMAGE_SUFFIXES, ImageSource
-from caev2.store.pixels.decode import Orientation, decode_rgb
+from caev2.store.pixels.decode import Orientation, decode_rgb, is_turned
 from caev2.store.sources.folder import files_below, open_folder, read_file
 
 Ignore = Literal[0, 255]
@@ -120,12 +120,18 @@ class MaskedCropping:
     def _cut(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         images, masks = self.source.images, self.source.masks
         try:
-            image = decode_rgb(images.read(number), self.orientation)
+            data = images.read(number)
+            image = decode_rgb(data, self.orientation)
         except ImageUndecodable as problem:
             raise SourceError(
                 f"{images.place(number)} cannot be decoded: {problem}. Every image of an evaluation counts; repair or "
                 "remove it."
             ) from None
+        if self.orientation == "exif" and is_turned(data):
+            raise SourceError(
+                f"{images.place(number)} has an EXIF orientation, and a mask has none to follow it. Turn its "
+                "pixels and drop the tag, so that pixels and mask lie alike."
+            )
         place = self.source.mask_of[number]
         mask = _decode_mask(masks, place)
         if mask.size != image.size:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from caev2.errors import ConfigError
+from caev2.errors import ConfigError, SourceError
 from caev2.eval.entrants import Entrant, Role, RunFacts, in_order_of_hope, reasons_missing
 from caev2.eval.features import Reading, trunk_of
 from caev2.eval.segmentation.confusion import SegmentationScore, score_masks
@@ -115,6 +115,9 @@ def segment(
     if any(entrant.role == "pixels" for entrant in entrants):
         raise ConfigError("Pixels have no patch tokens. Leave out --pixels.")
     train, val = (company.together(partial(open_masked_images, images, part)) for part in ("train", "val"))
+    company.agree(f"{train.images.digest()} and {val.images.digest()}", "images with the digests")
+    if len(train) < 2:
+        raise SourceError(f"A head cannot be trained on {len(train)} image. Give two or more in images/training.")
     ordered = in_order_of_hope(entrants)
     reasons = reasons_missing(ordered, device, company)
     lines, classes = [], 0
@@ -164,6 +167,7 @@ def _judge(
 ) -> tuple[Segmented, int]:
     """What one subject is worth, and how many classes the masks have."""
     subject = company.together(partial(entrant.open, reading.device))
+    company.agree(subject.identity, f"for {entrant.name} the weights")
     reading = dataclasses.replace(reading, resize_px=reading.resize_px or subject.size_px)
     blocks = company.together(lambda: blocks_read(settings.head, trunk_of(subject).depth))
     tokens = [

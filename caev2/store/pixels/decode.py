@@ -71,6 +71,16 @@ def decode_rgb(data: bytes, orientation: Orientation = "exif") -> Image.Image:
             raise ImageUndecodable(f"damaged: {problem}") from None
 
 
+def is_turned(data: bytes) -> bool:
+    """Whether the EXIF orientation of an image file says that its pixels lie in another way than they are stored."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(0x0112, 1) not in (0, 1)
+        except _DAMAGED:
+            return False
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         high_byte = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)

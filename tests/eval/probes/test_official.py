@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from caev2.errors import ConfigError, SourceError
+from caev2.errors import CheckpointError, ConfigError, SourceError
 from caev2.eval.entrants import Entrant
 from caev2.eval.features import Subject
 from caev2.eval.probes.learner import Learner, OfficialSettings, published_batch
@@ -209,3 +209,18 @@ def test_what_cannot_be_trained_is_refused_before_an_image_is_read(colours, tmp_
             OfficialSettings(**wrong)
     with pytest.raises(SourceError, match="There is no image"):
         probe([entrant(never)], tmp_path, kinds=["official-linear"])
+
+
+@pytest.mark.parametrize("broken", ["features", "rate"])
+def test_a_head_that_is_not_finite_is_refused_and_no_chance_level_reported(broken):
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(16, 4, generator=generator), torch.arange(16) % 2
+    learner = Learner(features, labels, 2, OfficialSettings(epochs=1, batch_size=16), 16, 0, "cpu")
+    if broken == "features":
+        features = features.clone()
+        features[3, 1] = float("inf")
+    else:
+        learner.lr = float("inf")
+    learner.step(features, labels, 0.5)
+    with pytest.raises(CheckpointError, match="not finite after epoch 1"):
+        learner.end_epoch()

@@ -102,3 +102,15 @@ def test_masks_that_cannot_be_used_are_refused_by_name(place):
     (place / "images" / "training" / "0.png").write_bytes(b"text")
     with pytest.raises(SourceError, match=r"images/training/0\.png cannot be decoded"):
         cropping(place).crops_of(range(3))
+
+
+def test_an_image_that_lies_otherwise_than_its_mask_is_refused_unless_the_tag_is_ignored(place):
+    path = place / "images" / "training" / "0.png"
+    image, exif = Image.open(path), Image.Exif()
+    image.load()
+    exif[0x0112] = 3  # upside down
+    image.save(path, exif=exif)
+    with pytest.raises(SourceError, match=r"0\.png has an EXIF orientation, and a mask has none"):
+        cropping(place).crops_of(range(1))
+    crops, _ = cropping(place, orientation="ignore").crops_of(range(1))
+    assert len(crops) == 1
