@@ -69,9 +69,10 @@ def plot_grid(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if row == 0:
-                axes.set_title(title, fontsize=11)
+                axes.set_title(title, fontsize=11, parse_math=False)  # names of files: a $ is a $
             if column == 0:
-                axes.set_ylabel(rows[row], fontsize=11, rotation=0, ha="right", va="center", labelpad=8)
+                place = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8}
+                axes.set_ylabel(rows[row], fontsize=11, parse_math=False, **place)
     figure.savefig(path)
     return path
 

@@ -17,12 +17,13 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from caev2.errors import ConfigError
+from caev2.export.exportable import Exportable, Images
 from caev2.export.model_card import model_card
 from caev2.export.onnx_file import open_onnx, write_onnx
-from caev2.export.subject import Exportable, Images
 from caev2.export.timm_model import classifier_as_timm
 from caev2.pretrain.foreign import EXPORTED, FACTS
 from caev2.pretrain.official import import_official
+from caev2.pretrain.official_sizes import published_heads
 from caev2.recipe import to_mapping
 
 FormatName = Literal["timm", "safetensors", "huggingface", "onnx"]
@@ -165,6 +166,21 @@ FORMATS: dict[str, Format] = {
 }
 """By name: a stock timm model in a file; all that was trained, under the published names; a folder for the hub of
 Hugging Face; a graph for onnxruntime."""
+
+
+def refuse_lost_heads(exportable: Exportable, out: Path) -> None:
+    """Refuse a pickled state dict of a model whose heads nobody could tell again: it records nothing beside tensors.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    size = exportable.settings
+    if out.suffix in _PICKLED and published_heads(size.width) != size.heads:
+        implied = published_heads(size.width) or "no number"
+        raise ConfigError(
+            f"--out {out} would lose that the model has {size.heads} heads: a {out.suffix} file records no sizes, and "
+            f"its width of {size.width} would stand for {implied}. Give a file that ends in .safetensors."
+        )
 
 
 def refuse_name(kind: str, out: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from caev2.export.subject import Exportable
+from caev2.export.exportable import Exportable
 
 _HEAD = """---
 library_name: timm
@@ -33,6 +33,8 @@ _RECIPE_ROWS = {
     "weight decay": ("optimizer", "weight_decay"),
     "drop path": ("model", "drop_path"),
     "blocks of the regressor": ("model", "regressor_depth"),
+    "layer decay": ("optimizer", "layer_decay"),
+    "augmentation": ("augmentation", "auto_augment"),
     "precision": ("precision",),
     "seed": ("seed",),
 }
@@ -69,7 +71,13 @@ def _loading(exportable: Exportable) -> str:
             "class_token, patch_mean = tokens[:, 0], tokens[:, 1:].mean(1)",
         ]
     code = "\n".join(lines)
-    return f"## Loading\n\n```python\n{code}\n```\n\nFOLDER is where this file lies; on the hub, `hf-hub:NAME` instead."
+    model = exportable.timm
+    return (
+        f"## Loading\n\n```python\n{code}\n```\n\nFOLDER is where this file lies; on the hub, `hf-hub:NAME` instead. "
+        f"The transform makes the short side {model.resize_px} pixels and cuts {model.image_px} out of the centre. It "
+        "does not apply the EXIF orientation of an image, which caev2's own evaluation does unless told otherwise: "
+        "`PIL.ImageOps.exif_transpose(image)` first gives the same pixels."
+    )
 
 
 def _training(exportable: Exportable) -> str:
@@ -84,6 +92,8 @@ def _training(exportable: Exportable) -> str:
     rows["teacher, sha256 of its weights"] = teacher.get("sha256")
     rows["teacher's output"] = target.get("tap")
     rows["crops"] = _crops(exportable.views)
+    if exportable.provenance.get("from") == "fine-tuning":
+        rows["fine-tuned from"] = (exportable.provenance.get("start") or {}).get("role")
     known = {name: value for name, value in rows.items() if value is not None}
     if not known:
         return "## Training\n\nNot known: the weights were read from a file."
@@ -113,16 +123,27 @@ def _numbers(exportable: Exportable) -> str:
         return "## Numbers\n\nNone were measured on these weights when they were exported."
     subjects = [one for one in result["subjects"] if one["accuracy"]]
     kinds = list(dict.fromkeys(kind for one in subjects for kind in one["accuracy"]))
-    lines = ["| features | " + " | ".join(kinds) + " |", "|---" * (1 + len(kinds)) + "|"]
+    lines = ["| features | " + " | ".join([*kinds, "short side", "crop"]) + " |", "|---" * (3 + len(kinds)) + "|"]
     for one in subjects:
         cells = [_say_accuracy(one["accuracy"].get(kind)) for kind in kinds]
+        cells += [_say_pixels(one.get("resize_px")), _say_pixels(one.get("crop_px"))]
         lines.append(f"| {one['name']} | " + " | ".join(cells) + " |")
     classes = len(result["classes"])
     frozen = "" if exportable.timm.output == "logits" else " of frozen features (`caev2 probe`)"
     return (
         f"## Numbers\n\nAccuracy{frozen} in percent on {result['val_images']:,} images of {classes} classes, "
-        f"with 95 % intervals; images by digest `{result['val_digest']}`.\n\n" + "\n".join(lines)
+        f"with 95 % intervals; images by digest `{result['val_digest']}`. {_say_orientation(result)}\n\n"
+        + "\n".join(lines)
     )
+
+
+def _say_orientation(result: Mapping[str, Any]) -> str:
+    applied = result.get("orientation") == "exif"
+    return f"The EXIF orientation of an image was {'applied' if applied else 'ignored'}."
+
+
+def _say_pixels(side: int | None) -> str:
+    return "" if side is None else f"{side} pixels"
 
 
 def _say_accuracy(accuracy: Mapping[str, float] | None) -> str:

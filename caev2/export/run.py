@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caev2.errors import CheckpointError, OutputError
-from caev2.export.formats import FORMATS, FormatName, refuse_name
+from caev2.export.exportable import Exportable, Images
+from caev2.export.formats import FORMATS, FormatName, refuse_lost_heads, refuse_name
 from caev2.export.onnx_file import refuse_missing_packages
-from caev2.export.subject import Exportable, Images, open_exportable
+from caev2.export.subject import open_exportable
 from caev2.store.disk import Scratch, flush_file, replace_file, writing
 
 TOLERANCE = 1e-5
@@ -63,7 +64,7 @@ def export(
     Raises:
         CheckpointError: The weights cannot be read, or what was written computes something else.
         UnsafeFile: The file would run code.
-        ConfigError: `out` does not fit the format, or a package is missing.
+        ConfigError: `out` does not fit the format or would lose the heads, or a package is missing.
         OutputError: Something lies at `out`, or it cannot be written.
     """
     refuse_name(kind, out)
@@ -72,6 +73,7 @@ def export(
     if out.exists():
         raise OutputError(f"{out} is there already. Give another path, or remove it.")
     exportable = open_exportable(subject, averaged=averaged, heads=heads, regressor_heads=regressor_heads)
+    refuse_lost_heads(exportable, out)
     with writing(out):
         difference = _write_checked(exportable, out, kind)
     return ExportResult(

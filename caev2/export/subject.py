@@ -2,54 +2,26 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.checks import check_weights
-from caev2.eval.entrants import RunEntry, sha256_of_file
+from caev2.eval.entrants import RunEntry
+from caev2.eval.finetuning.identity import FILE_NAME as TUNED_FILE_NAME
 from caev2.eval.subjects import load_student
-from caev2.export.timm_model import TimmModel, classifier_as_timm, encoder_as_timm
+from caev2.export.exportable import Exportable, of_classifier
+from caev2.export.timm_model import encoder_as_timm
+from caev2.export.tuned import of_tuned
 from caev2.pretrain.adopt import read_report, sha256_of_weights
-from caev2.pretrain.checkpoint import latest_checkpoint, read_named_weights
-from caev2.pretrain.foreign import read_weights, unwrap
+from caev2.pretrain.foreign import EXPORTED, FACTS, NamedWeights, read_weights, unwrap
 from caev2.pretrain.identity import FILE_NAME
 from caev2.pretrain.model import CAEv2
 from caev2.pretrain.official import about_file, import_official, settings_of, to_official
-from caev2.pretrain.official_sizes import infer_settings
-from caev2.pretrain.sizes import ModelSettings
-from caev2.pretrain.untrusted import read_untrusted
-
-TUNED = "finetune.json"
-"""What makes a folder that of a fine-tuning."""
-
-Images = Float[Tensor, "image 3 height width"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exportable:
-    """Weights that can be written in any format."""
-
-    settings: ModelSettings
-    timm: TimmModel
-    """As a model of stock timm."""
-    published: dict[str, Tensor]
-    """All that was trained, under the published names."""
-    reference: Callable[[Images], Tensor]
-    """What the original computes: tokens after the final norm; of a classifier, its logits."""
-    provenance: dict[str, Any]
-    """Where the weights come from; no path, host or time."""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    """How they were trained, where that is known."""
-    views: Mapping[str, Any] = field(default_factory=dict)
-    """How the crops were drawn, where that is known."""
-    result: Mapping[str, Any] | None = None
-    """The `result.json` of a run, if it is of these weights."""
+from caev2.pretrain.untrusted import read_metadata, read_untrusted
 
 
 def open_exportable(
@@ -76,8 +48,8 @@ def open_exportable(
         if heads or regressor_heads:
             raise ConfigError(f"{place} is a run, which knows its heads. Leave --heads and --regressor-heads away.")
         return _of_run(place, averaged)
-    if (place / TUNED).exists():
-        return _of_tuned(place, averaged, heads)
+    if (place / TUNED_FILE_NAME).exists():
+        return of_tuned(place, averaged, heads)
     if averaged:
         raise ConfigError(f"{place} is no run, and only a run keeps an average of its weights. Leave --ema away.")
     if not place.exists():
@@ -102,50 +74,37 @@ def _of_run(run: Path, averaged: bool) -> Exportable:
     )
 
 
-def _of_tuned(folder: Path, averaged: bool, heads: int | None) -> Exportable:
-    """The classifier of a fine-tuning, at its latest checkpoint."""
-    checkpoint = latest_checkpoint(folder / "checkpoints")
-    if checkpoint is None:
-        raise CheckpointError(f"{folder} has no checkpoint yet. Let `caev2 finetune` reach its first one.")
-    named = to_official(read_named_weights(checkpoint.path, averaged=averaged))
-    check_weights(named.items(), str(checkpoint.path))
-    tensors = {name.removeprefix("encoder."): tensor for name, tensor in named.items()}
-    tables = [tensor for name, tensor in tensors.items() if name.endswith("relative_position_bias_table")]
-    with about_file(checkpoint.path):
-        heads = heads or (tables[0].shape[1] if tables else None)
-        settings = infer_settings({f"encoder.{name}": tensor for name, tensor in tensors.items()}, heads=heads)
-        provenance = {
-            "from": "fine-tuning",
-            "step": checkpoint.step,
-            "checkpoint_sha256": sha256_of_file(checkpoint.path),
-            "averaged": averaged,
-        }
-        exportable = _of_classifier(settings, tensors, provenance)
-    result = None if averaged else _result_of_tuned(folder, checkpoint.step)
-    return dataclasses.replace(exportable, result=result)
-
-
-def _result_of_tuned(folder: Path, step: int) -> Mapping[str, Any] | None:
-    """The numbers of a fine-tuning, if they are of its latest checkpoint."""
-    try:
-        result = json.loads((folder / "result.json").read_bytes())
-        return result if result["subjects"][0]["protocol"]["finetune"]["steps"] == step else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
-
-
 def _of_file(file: Path, heads: int | None, regressor_heads: int | None) -> Exportable:
     with about_file(file):
         weights = read_weights(file)
         provenance = {"from": "file", "file_sha256": sha256_of_weights(file), "layout": weights.layout}
-        if weights.layout == "fine-tuned":
-            tensors = unwrap(read_untrusted(file))
+        if _is_classifier(weights):
+            inner = file / EXPORTED if file.is_dir() else file
+            tensors = _bare_names(unwrap(read_untrusted(inner)))
             check_weights(tensors.items(), str(file))
             settings = settings_of(weights, heads=heads)
-            return _of_classifier(settings, tensors, provenance)
+            return of_classifier(settings, tensors, provenance, resize_px=_recorded_resize(inner, settings.image_px))
     student, report = import_official(file, heads=heads, regressor_heads=regressor_heads)
     check_weights(student.state_dict().items(), str(file))
     return _of_student(student.eval(), untrained=report.missing, provenance=provenance)
+
+
+def _is_classifier(weights: NamedWeights) -> bool:
+    return weights.layout == "fine-tuned" or (weights.layout == "timm" and "head.weight" in weights.ignored)
+
+
+def _bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's tensors, published or timm's, under the published names; of a bias of keys there is none."""
+    named = to_official({f"encoder.{name}": tensor for name, tensor in tensors.items()})
+    return {name.removeprefix("encoder."): tensor for name, tensor in named.items()}
+
+
+def _recorded_resize(file: Path, image_px: int) -> int | None:
+    """Short side of the images that an exported file says it was judged on."""
+    try:
+        return int(image_px / json.loads(read_metadata(file).get(FACTS, ""))["data"]["crop_pct"])
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        return None
 
 
 def _of_student(student: CAEv2, *, untrained: Collection[str], provenance: dict[str, Any], **known: Any) -> Exportable:
@@ -160,12 +119,6 @@ def _of_student(student: CAEv2, *, untrained: Collection[str], provenance: dict[
         provenance=provenance,
         **known,
     )
-
-
-def _of_classifier(settings: ModelSettings, tensors: dict[str, Tensor], provenance: dict[str, Any]) -> Exportable:
-    model = classifier_as_timm(settings, tensors)
-    built: nn.Module = model.build()
-    return Exportable(settings=settings, timm=model, published=tensors, reference=built.forward, provenance=provenance)
 
 
 def _result_of(run: Path, checkpoint_sha256: str) -> Mapping[str, Any] | None:

@@ -15,6 +15,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from caev2.errors import CheckpointError
+from caev2.eval.run import RESIZE_RATIO
 from caev2.pretrain.sizes import ModelSettings
 
 _STOCK = {
@@ -32,7 +33,6 @@ _STOCK_SIZES = {
 }
 """What a name stands for in timm; all have patches of 16 pixels, images of 224 and an MLP ratio of 4."""
 _FOR_OTHERS, _WITH_RELATIVE_POSITIONS = "vit_base_patch16_224", "beit_base_patch16_224"
-_CROP_SHARE = 0.875  # 224 of 256 pixels, the published evaluation; timm's default for these names is 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ class TimmModel:
     """Of `timm.create_model`, beside the name: where it differs from what the name stands for."""
     tensors: dict[str, Tensor]
     image_px: int
+    resize_px: int
+    """Short side of the images before the centre crop."""
     output: str
     """What comes out: `tokens` of `forward_features`, or `logits` of a classifier."""
 
@@ -55,7 +57,7 @@ class TimmModel:
             "mean": list(IMAGENET_DEFAULT_MEAN),
             "std": list(IMAGENET_DEFAULT_STD),
             "interpolation": "bicubic",
-            "crop_pct": _CROP_SHARE,
+            "crop_pct": self.image_px / (self.resize_px + 0.5),  # timm cuts the side over this down to an integer
         }
 
     @property
@@ -102,12 +104,20 @@ def encoder_as_timm(settings: ModelSettings, encoder: Mapping[str, Tensor]) -> T
         arguments={"num_classes": 0, **_arguments(architecture, settings)},
         tensors=tensors,
         image_px=settings.image_px,
+        resize_px=round(settings.image_px * RESIZE_RATIO),
         output="tokens",
     )
 
 
-def classifier_as_timm(settings: ModelSettings, tensors: Mapping[str, Tensor]) -> TimmModel:
+def classifier_as_timm(
+    settings: ModelSettings, tensors: Mapping[str, Tensor], *, resize_px: int | None = None
+) -> TimmModel:
     """A fine-tuned classifier out of its published tensors, under bare names.
+
+    Args:
+        settings: Sizes of its encoder.
+        tensors: By name.
+        resize_px: Short side of the images before the centre crop; none: 8/7 of the crop.
 
     Raises:
         CheckpointError: It has no head.
@@ -122,10 +132,17 @@ def classifier_as_timm(settings: ModelSettings, tensors: Mapping[str, Tensor]) -
         arguments["global_pool"] = "avg"
     if relative:
         arguments["use_abs_pos_emb"] = True
+        if settings.layer_scale is None:  # the name stands for 0.1, and timm takes none for nothing said
+            arguments["init_values"] = 0.0
     else:
         kept = _as_vision_transformer(kept)
     return TimmModel(
-        architecture=architecture, arguments=arguments, tensors=kept, image_px=settings.image_px, output="logits"
+        architecture=architecture,
+        arguments=arguments,
+        tensors=kept,
+        image_px=settings.image_px,
+        resize_px=resize_px or round(settings.image_px * RESIZE_RATIO),
+        output="logits",
     )
 
 

@@ -5,6 +5,7 @@ What is missing starts fresh, and every key of the file ends up in the report.
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -121,14 +122,15 @@ def import_official(
 def settings_of(
     weights: NamedWeights, *, heads: int | None = None, regressor_heads: int | None = None
 ) -> ModelSettings:
-    """The sizes of the student that weights fit: as the file records them, or read from its shapes.
+    """The sizes of the student that weights fit: as the file records them, or read from its shapes; heads as given.
 
     Raises:
         CheckpointError: They cannot be told.
     """
-    if weights.recorded is not None and heads is None and regressor_heads is None:
-        return weights.recorded
-    return infer_settings(weights.state, heads=heads, regressor_heads=regressor_heads)
+    if weights.recorded is None:
+        return infer_settings(weights.state, heads=heads, regressor_heads=regressor_heads)
+    given = {"heads": heads, "regressor_heads": regressor_heads}
+    return dataclasses.replace(weights.recorded, **{name: one for name, one in given.items() if one is not None})
 
 
 def place_weights(weights: NamedWeights, settings: ModelSettings) -> tuple[dict[str, Tensor], ImportReport]:

@@ -18,11 +18,12 @@ def infer_settings(
 
     Heads leave no trace in shapes: 12, or 16 at width 1024, where 12 heads would not fill it. Without a
     regressor in the file, it is that of the published size of the encoder's width; of another width, a regressor of
-    one block, as wide as the encoder and with as many heads.
+    one block, as wide as the encoder and with as many heads. One in the file has the encoder's heads there if it is as
+    wide.
 
     Raises:
         CheckpointError: A tensor that tells a size is missing, or the width is of no published size and the heads
-            were not given.
+            were not given, of the regressor too if it is not as wide.
     """
     width, _, patch_px, _ = _shape(state, "encoder.patch_embed.proj.weight", 4)
     tokens = _shape(state, "encoder.pos_embed", 3)[1]
@@ -39,17 +40,44 @@ def infer_settings(
     if "mask_token" in state:
         sizes["regressor_width"] = _shape(state, "mask_token", 3)[2]
         sizes["regressor_depth"] = _count_blocks(state, "regresser.regressor_blocks.")
-        sizes["regressor_heads"] = 12 if sizes["regressor_width"] % 12 == 0 else 16
+        sizes["regressor_heads"] = regressor_heads or _heads_of_regressor(sizes)
+    elif regressor_heads is not None:
+        sizes["regressor_heads"] = regressor_heads
     if "decoder.head.weight" in state:
         sizes["target_width"] = _shape(state, "decoder.head.weight", 2)[0]
-    if regressor_heads is not None:
-        sizes["regressor_heads"] = regressor_heads
     return dataclasses.replace(start, **sizes)
+
+
+def published_heads(width: int) -> int | None:
+    """What a width stands for where nothing is recorded; none: it is of no published size."""
+    published = _published(width)
+    return None if published is None else published.heads
+
+
+def _published(width: int) -> ModelSettings | None:
+    return next((size for size in SIZES.values() if size.width == width), None)
+
+
+def _heads_of_regressor(sizes: Mapping[str, Any]) -> int:
+    """Of the regressor in a file, where nobody says.
+
+    Raises:
+        CheckpointError: Nothing tells.
+    """
+    width = sizes["regressor_width"]
+    if _published(sizes["width"]) is not None:
+        return 12 if width % 12 == 0 else 16
+    if width == sizes["width"]:
+        return sizes["heads"]
+    raise CheckpointError(
+        f"The regressor is {width} wide and the encoder {sizes['width']}, which is no published size, so the "
+        f"encoder's {sizes['heads']} heads do not tell the regressor's. Give them as well: --regressor-heads."
+    )
 
 
 def _published_or_given(width: int, heads: int | None) -> ModelSettings:
     """What no shape tells: of the published size of this width, or of one's own with so many heads."""
-    published = next((size for size in SIZES.values() if size.width == width), None)
+    published = _published(width)
     if published is not None:
         return published
     if heads is None:

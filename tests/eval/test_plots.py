@@ -37,6 +37,16 @@ def test_a_grid_shows_every_patch_in_its_own_colour_and_equally_large(tmp_path):
     assert max(areas) < 1.1 * min(areas)
 
 
+def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
+    image = np.zeros((1, 8, 8, 3), np.uint8)
+    plain, odd = (
+        plot_grid({title: image}, [row], tmp_path / name)
+        for name, title, row in (("plain.png", "a", "b"), ("odd.png", "$\\frac$", "5$ and $_"))
+    )
+    assert (pixels(odd) == 0).sum() > 0
+    assert pixels(odd).shape == pixels(plain).shape
+
+
 def test_bars_grow_with_the_accuracy(tmp_path):
     path = plot_accuracy(BARS, tmp_path / "bars.png")
     image = pixels(path)

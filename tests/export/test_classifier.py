@@ -7,7 +7,8 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from caev2.errors import CheckpointError
+from caev2.errors import CheckpointError, ConfigError
+from caev2.eval.finetuning.identity import TuneIdentity, claim
 from caev2.export.onnx_file import open_onnx
 from caev2.export.run import export
 from caev2.export.subject import open_exportable
@@ -70,10 +71,33 @@ def test_a_fine_tuning_of_our_own_is_exported_like_the_published_one(oracle):
         state["model/" + ("" if name.startswith(("fc_norm.", "head.")) else "encoder.") + name] = tensor
     facts = {"format": FORMAT, "step": 9, "fingerprint": "0" * 32}
     write_tensors(folder / "tuned" / "checkpoints" / "step-000000009.safetensors", state, facts)
-    (folder / "tuned" / "finetune.json").write_text("{}")
+    claim(folder / "tuned", TuneIdentity(start={}, recipe={}, images={}))
     result = export(folder / "tuned", folder / "model.onnx", "onnx", heads=4)
     assert result.architecture == architecture
     assert far(open_onnx(folder / "model.onnx", "logits")(tensors["input/images"]), tensors) <= 1e-5
+
+
+def test_an_exported_classifier_is_exported_again_with_its_head(oracle):
+    folder, tensors, _ = oracle
+    export(folder / "checkpoint-best.pth", folder / "file.safetensors", "timm", heads=4)
+    export(folder / "checkpoint-best.pth", folder / "hub", "huggingface", heads=4)
+    for number, place in enumerate(("file.safetensors", "hub")):
+        result = export(folder / place, folder / f"again-{number}.safetensors", "safetensors")
+        assert (result.output, result.arguments["num_classes"]) == ("logits", 7)
+        same = load_file(folder / f"again-{number}.safetensors")
+        assert {key for key in same if not torch.equal(same[key], tensors[f"weight/{key}"])} == set()
+        hub = folder / f"hub-{number}"
+        export(folder / place, hub, "huggingface")
+        with torch.inference_mode():
+            model = timm.create_model(f"local-dir:{hub}", pretrained=True).eval()
+            assert far(model(tensors["input/images"]), tensors) <= 1e-5
+
+
+def test_a_pickled_file_may_not_lose_heads_that_its_width_does_not_tell(oracle):
+    folder, _, _ = oracle
+    with pytest.raises(ConfigError, match=r"has 4 heads.*width of 48 would stand for no number.*\.safetensors"):
+        export(folder / "checkpoint-best.pth", folder / "model.pth", "timm", heads=4)
+    assert not (folder / "model.pth").exists()
 
 
 def test_heads_that_nothing_tells_are_asked_for(oracle):

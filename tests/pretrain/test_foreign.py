@@ -123,6 +123,8 @@ def test_sizes_that_a_file_records_need_no_published_width(tmp_path):
     save_file(encoder, tmp_path / "told.safetensors", facts)
     model, _ = import_official(tmp_path / "told.safetensors")
     assert model.settings == OTHER
+    model, _ = import_official(tmp_path / "told.safetensors", regressor_heads=2)
+    assert model.settings == dataclasses.replace(OTHER, regressor_heads=2)
     model, _ = import_official(tmp_path / "bare.safetensors", heads=4)
     assert (model.settings.heads, model.settings.depth, model.settings.regressor_width) == (4, 2, 48)
 

@@ -168,6 +168,15 @@ def test_an_unknown_width_needs_to_be_told_its_heads():
     with pytest.raises(CheckpointError, match="width 48 is of no published size"):
         infer_settings(state)
     assert infer_settings(state, heads=4, regressor_heads=4) == settings
+    assert infer_settings(state, heads=4) == settings
+
+
+def test_a_regressor_of_another_width_needs_to_be_told_its_heads_too():
+    settings = dataclasses.replace(SETTINGS, width=48, heads=4, regressor_width=24, regressor_heads=3)
+    state = published_state(settings)
+    with pytest.raises(CheckpointError, match=r"regressor is 24 wide and the encoder 48.*--regressor-heads"):
+        infer_settings(state, heads=4)
+    assert infer_settings(state, heads=4, regressor_heads=3) == settings
 
 
 def test_a_hostile_checkpoint_is_not_imported(tmp_path):

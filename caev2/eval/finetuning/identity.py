@@ -1,18 +1,25 @@
-"""What a fine-tuning is: the file in its folder that says so, and what it must not be mixed with."""
+"""What a fine-tuning is: the file in its folder that says so, and what it must not be mixed with.
+
+Sizes of the student stand in the file too, beside what makes up its fingerprint: whoever reads the weights later cannot
+tell heads from shapes.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caev2.errors import CheckpointError, OutputError
+from caev2.errors import CheckpointError, ConfigError, OutputError
 from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.identity import FILE_NAME as RUN_FILE
-from caev2.pretrain.identity import refuse_difference
-from caev2.recipe import fingerprint
+from caev2.pretrain.identity import model_settings, refuse_difference
+from caev2.pretrain.sizes import ModelSettings
+from caev2.recipe import fingerprint, to_mapping
 from caev2.store.disk import write_whole
 
 FILE_NAME = "finetune.json"
+_BESIDE = ("fingerprint", "model")
+"""What the file says that is no part of the identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +58,41 @@ def refuse_other(out: Path, identity: TuneIdentity, *, resume: bool) -> None:
         checkpoint = latest_checkpoint(out / "checkpoints")
         found = "there already" if checkpoint is None else f"there already, at step {checkpoint.step}"
         raise CheckpointError(f"{out} is {found}. Go on with --resume auto, or give another --out.")
-    refuse_difference(out, _read(path), identity.mapping())
+    refuse_difference(out, _identity(_read(path)), identity.mapping())
 
 
-def claim(out: Path, identity: TuneIdentity) -> None:
-    """Say in the folder whose it is."""
+def claim(out: Path, identity: TuneIdentity, sizes: ModelSettings | None = None) -> None:
+    """Say in the folder whose it is, and how large its student is; a teacher has no such sizes."""
     if not (out / FILE_NAME).exists():
         content = {**identity.mapping(), "fingerprint": identity.fingerprint()}
+        if sizes is not None:
+            content["model"] = to_mapping(sizes)
         write_whole(out / FILE_NAME, json.dumps(content, indent=1).encode() + b"\n", scratch=out)
+
+
+def read_claim(out: Path) -> tuple[dict[str, Any], ModelSettings | None]:
+    """What a folder says of its fine-tuning: the content of its file, and the sizes of the student, if it has them.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    content = _read(out / FILE_NAME)
+    try:
+        return content, model_settings(content["model"]) if "model" in content else None
+    except ConfigError as problem:
+        raise CheckpointError(
+            f"{out / FILE_NAME} is damaged or was edited: its `model` makes no sense. {problem}"
+        ) from None
+
+
+def _identity(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in _BESIDE}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-        if content.pop("fingerprint") != fingerprint(content):
+        if content["fingerprint"] != fingerprint(_identity(content)):
             raise ValueError("fingerprint")
     except OSError as problem:
         raise CheckpointError(f"{path} cannot be read: {problem.strerror}. Bring it back from a copy.") from None

@@ -1,6 +1,6 @@
 """The model that is fine-tuned: an encoder, the mean of its patches, a norm and a linear head."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,6 +32,8 @@ class Backbone:
     """Side of the images it takes."""
     rates: tuple[float, ...] = ()
     """Probability of skipping each residual branch, two for every block; none: drop path does not apply."""
+    sizes: ModelSettings | None = None
+    """Of a student, at the size of image that it is tuned at."""
     has_position_bias: bool = False
     """Whether biases of relative positions are learnt."""
     mean: Channels = IMAGENET_MEAN
@@ -118,6 +120,7 @@ def tunable_encoder(
         norm=norm,
         depth=sizes.depth,
         image_px=image_px,
+        sizes=replace(sizes, image_px=image_px),
         rates=drop_path_rates(sizes.depth, drop_path),
         has_position_bias=position_bias,
     )

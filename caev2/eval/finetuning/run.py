@@ -138,7 +138,7 @@ def _held(job: TuneJob, company: Company, progress: Progress) -> Iterator[None]:
             stack.enter_context(hold_run(job.out, progress))
             remove_scratch(job.out)
             with writing(job.out):
-                claim(job.out, job.identity)
+                claim(job.out, job.identity, job.backbone.sizes)
 
         company.first(begin)
         yield

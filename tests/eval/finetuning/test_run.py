@@ -218,6 +218,10 @@ def test_other_work_is_not_gone_on_with(whole, colours, tmp_path):
 def test_a_damaged_identity_is_not_taken_for_another_one(colours, tmp_path):
     tune(colours, tmp_path, dataclasses.replace(RECIPE, epochs=1))
     content = json.loads((tmp_path / "finetune.json").read_text())
+    assert content["model"]["heads"] == SIZES.heads
+    del content["model"]  # as it was before sizes were recorded: the same work still
+    (tmp_path / "finetune.json").write_text(json.dumps(content))
+    tune(colours, tmp_path, dataclasses.replace(RECIPE, epochs=1))
     content["recipe"]["seed"] = 9
     (tmp_path / "finetune.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="damaged or was edited"):
