@@ -1,5 +1,6 @@
 """Pictures of runs: curves, grids of images, accuracies. PNG files, made without a display."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from jaxtyping import UInt8
 
 from caev2.errors import ConfigError
 from caev2.eval.interval import Accuracy
+from caev2.store.disk import write_whole, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +22,23 @@ _SUBJECT_COLOURS = {"pixels": "#bbbbbb", "random start": _GREY, "student": _BLUE
 _DPI = 150
 
 
-def _new_figure(width_inches: float, height_inches: float) -> "Figure":
-    """A figure of its own: no global state, no window."""
+def require_matplotlib() -> None:
+    """Refuse to begin what could not be drawn.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError:
         raise ConfigError('Pictures need matplotlib. Run: pip install "caev2[plots]"') from None
+
+
+def _new_figure(width_inches: float, height_inches: float) -> "Figure":
+    """A figure of its own: no global state, no window."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width_inches, height_inches), dpi=_DPI, layout="constrained")
 
 
@@ -33,6 +46,19 @@ def _undress(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    """Write the picture, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with writing(path.parent):
+        write_whole(path, drawn.getvalue(), scratch=path.parent)
+    return path
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -52,8 +78,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
     cosine.legend(frameon=False, loc="lower right", title="token, at the end")
     for axes in (loss, cosine):
         _undress(axes)
-    figure.savefig(path)
-    return path
+    return _save(figure, path)
 
 
 def plot_grid(
@@ -73,8 +98,7 @@ def plot_grid(
             if column == 0:
                 place = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8}
                 axes.set_ylabel(rows[row], fontsize=11, parse_math=False, **place)
-    figure.savefig(path)
-    return path
+    return _save(figure, path)
 
 
 def plot_accuracy(accuracy: Mapping[str, Mapping[str, Accuracy]], path: Path) -> Path:
@@ -101,5 +125,4 @@ def plot_accuracy(accuracy: Mapping[str, Mapping[str, Accuracy]], path: Path) ->
     figure.legend(frameon=False, loc="outside lower center", ncols=len(subjects))
     axes.tick_params(axis="x", length=0)
     _undress(axes)
-    figure.savefig(path)
-    return path
+    return _save(figure, path)

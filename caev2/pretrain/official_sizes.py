@@ -71,7 +71,8 @@ def _heads_of_regressor(sizes: Mapping[str, Any]) -> int:
         return sizes["heads"]
     raise CheckpointError(
         f"The regressor is {width} wide and the encoder {sizes['width']}, which is no published size, so the "
-        f"encoder's {sizes['heads']} heads do not tell the regressor's. Give them as well: --regressor-heads."
+        f"encoder's {sizes['heads']} heads do not tell the regressor's. Give them as well: `caev2 import FILE RUN "
+        "--regressor-heads N`."
     )
 
 
@@ -84,7 +85,8 @@ def _published_or_given(width: int, heads: int | None) -> ModelSettings:
         raise CheckpointError(
             f"An encoder of width {width} is of no published size ("
             + ", ".join(f"{name} {size.width}" for name, size in SIZES.items())
-            + "). A checkpoint of other sizes can be read when the number of heads is given: --heads."
+            + "). A checkpoint of other sizes can be read when the number of heads is given: `caev2 import FILE RUN "
+            "--heads N`."
         )
     return ModelSettings(width=width, heads=heads, regressor_width=width, regressor_heads=heads, regressor_depth=1)
 

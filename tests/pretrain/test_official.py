@@ -185,3 +185,16 @@ def test_a_hostile_checkpoint_is_not_imported(tmp_path):
     with pytest.raises(UnsafeFile):
         import_official(path)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_a_file_in_half_precision_has_positions_that_are_rounded(tmp_path, precision):
+    state = to_official(build(SIZES["tiny"], seed=0).state_dict())
+    halved = {name: tensor.to(precision) for name, tensor in state.items()}
+    torch.save({"model": halved}, tmp_path / "half.pth")
+    model, report = import_official(tmp_path / "half.pth")
+    assert report.missing == ()
+    turned = {**halved, "encoder.pos_embed": halved["encoder.pos_embed"].flip(1)}
+    torch.save({"model": turned}, tmp_path / "turned.pth")
+    with pytest.raises(CheckpointError, match="differs from the positions of CAE v2"):
+        import_official(tmp_path / "turned.pth")

@@ -16,7 +16,7 @@ from caev2.eval.pca import joint_rgb
 from caev2.eval.pictures.colours import heat, mark_patch
 from caev2.eval.pictures.looks import Grid, Looks, look, look_of_teacher, read_crops
 from caev2.eval.pictures.neighbours import Neighbour, class_tokens, find_neighbours
-from caev2.eval.plots import plot_grid
+from caev2.eval.plots import plot_grid, require_matplotlib
 from caev2.eval.run import RESIZE_RATIO
 from caev2.eval.subjects import load_student, student_subject
 from caev2.extract.teachers.recorded import load_recorded_teacher
@@ -25,6 +25,9 @@ from caev2.progress import Progress
 from caev2.store.disk import writing
 from caev2.store.images import Place, open_images
 from caev2.store.sources.source import ImageSource
+
+MOST_IMAGES = 48
+"""Of one picture: all go through student and teacher at once, and lie below each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,11 @@ def show(
         ConfigError: There is no such patch, or matplotlib is missing.
         Caev2Error: The named teacher is not the run's.
     """
+    if len(images) > MOST_IMAGES:
+        raise ConfigError(
+            f"A picture has a line for each image, and cannot have {len(images)}. Name {MOST_IMAGES} images or fewer."
+        )
+    require_matplotlib()
     entry = RunEntry.find(run)
     patch = _patch_within(settings.patch, entry.identity.model.grid_size)
     student = load_student(entry.identity, entry.checkpoint, device, averaged=settings.averaged)
