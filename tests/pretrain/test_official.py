@@ -192,7 +192,7 @@ def test_a_file_in_half_precision_has_positions_that_are_rounded(tmp_path, preci
     state = to_official(build(SIZES["tiny"], seed=0).state_dict())
     halved = {name: tensor.to(precision) for name, tensor in state.items()}
     torch.save({"model": halved}, tmp_path / "half.pth")
-    model, report = import_official(tmp_path / "half.pth")
+    _, report = import_official(tmp_path / "half.pth")
     assert report.missing == ()
     turned = {**halved, "encoder.pos_embed": halved["encoder.pos_embed"].flip(1)}
     torch.save({"model": turned}, tmp_path / "turned.pth")
