@@ -107,14 +107,24 @@ def save_result(result: Result, run: Path, name: str = "result.json") -> Path:
 
 
 def print_result(result: ProbeResult) -> None:
-    """Print the table: a line for each subject, a column for each kind of probe."""
+    """Print the table: a line for each subject, a column for each kind of probe; of many kinds, some at a time."""
     kinds = list(dict.fromkeys(kind for one in result.subjects for kind in one.accuracy))
-    rows = [
-        (one.name, *(str(one.accuracy.get(kind, "no tokens")) for kind in kinds))
-        if one.not_available is None
-        else (f"{one.name}: not available ({one.not_available})", *("" for _ in kinds))
-        for one in result.subjects
-    ]
     spreads = "; few-shot: ± one deviation of draws" if any(one.draws for one in result.subjects) else ""
     title = f"Accuracy % on {result.val_images:,} images, {len(result.classes)} classes (95 % interval{spreads})"
-    print_table(title, ("features", *kinds), rows)
+    for begin in range(0, max(1, len(kinds)), _KINDS_ABREAST):
+        some = kinds[begin : begin + _KINDS_ABREAST]
+        rows = [(_say_name(one, begin == 0), *(_say_share(one, kind) for kind in some)) for one in result.subjects]
+        print_table("" if begin else title, ("features", *some), rows)
+
+
+_KINDS_ABREAST = 3  # more leave no room for names on a terminal of 80 columns
+
+
+def _say_name(one: Judged, with_reason: bool) -> str:
+    if one.not_available is None:
+        return one.name
+    return f"{one.name}: not available" + (f" ({one.not_available})" if with_reason else "")
+
+
+def _say_share(one: Judged, kind: str) -> str:
+    return "" if one.not_available is not None else str(one.accuracy.get(kind, "no tokens"))

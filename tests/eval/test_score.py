@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from caev2.eval.interval import spread, wilson
+from caev2.eval.result import Judged, ProbeResult, print_result
 from caev2.eval.score import score_answers
 
 
@@ -50,3 +51,21 @@ def test_several_draws_have_a_mean_and_a_spread():
     assert found.bootstrap is None
     assert spread([0.5]).low == spread([0.5]).high == 0.5
     assert spread([1.0, 0.9]).high == 1.0
+
+
+def test_many_kinds_leave_room_for_names(capsys):
+    accuracy = {f"kind-{number}": wilson(5, 10) for number in range(7)}
+    judged = Judged(role="model", name="timm:vit_small_patch14_dinov2", accuracy=accuracy)
+    missing = Judged(role="teacher", name="teacher", not_available="It is gone.")
+    print_result(
+        ProbeResult(
+            subjects=(judged, missing), classes=("a", "b"), train_images=10, val_images=10, train_digest="", val_digest="",
+            orientation="exif", seed=0,
+        )
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert said.count("timm:vit_smal") == 3  # of three tables
+    assert all(f"kind-{number}" in said for number in range(7))
+    assert " ".join(said.replace("│", " ").split()).count("It is gone.") == 1
+    assert said.count("Accuracy %") == 1
+    assert max(map(len, said.splitlines())) <= 80
