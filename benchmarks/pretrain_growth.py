@@ -23,14 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from caev2.pretrain.checkpoint import save_checkpoint
 from caev2.pretrain.identity import claim_run, identify
-from caev2.pretrain.masks import MaskSettings
-from caev2.pretrain.model import build
-from caev2.pretrain.parameters import adamw
 from caev2.pretrain.plan import fit_recipe, row_order
 from caev2.pretrain.recipes import OptimizerSettings, PretrainRecipe
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.parameters import adamw
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.supply.masks import MaskSettings
+from caev2.pretrain.weights.checkpoint import save_checkpoint
 from caev2.store.hashing import hash_file
 from caev2.store.index import Listing, write_index
 from caev2.store.layout import INDEX

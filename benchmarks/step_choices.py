@@ -2,11 +2,11 @@
 
     python benchmarks/step_choices.py [--device cuda] [--sizes tiny small] [--rounds 5]
 
-For each size, the step of `caev2.pretrain.step.TrainStep` on random images and latents, in fp32 and bf16, as it is and
-compiled, in turns; images a second, and seconds until the first step is done. For each head of the published sizes
-(8, 16, 32 and 64 channels, 12 heads), one attention forward and backward: torch's fused kernel, the same with heads
-padded to twice their channels, and softmax written out; milliseconds. Compiling a base student on a CPU takes some
-10 GB of memory, so base is not compiled there. Writes benchmarks/results/step-choices-DATE.json.
+For each size, the step of `caev2.pretrain.learning.step` on random images and latents, in fp32 and bf16, as it is and
+compiled, in turns; images a second, and seconds until the first step is done. For each head of the published sizes (8,
+16, 32 and 64 channels, 12 heads), one attention forward and backward: torch's fused kernel, the same with heads padded
+to twice their channels, and softmax written out; milliseconds. Compiling a base student on a CPU takes some 10 GB of
+memory, so base is not compiled there. Writes benchmarks/results/step-choices-DATE.json.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from pretraining.setting import describe_machine
 from torch import Tensor
 from torch.nn import functional
 
-from caev2.pretrain.batches import Batch
-from caev2.pretrain.keep import keep_bits
-from caev2.pretrain.masks import draw_masks
-from caev2.pretrain.model import branch_rates, build
-from caev2.pretrain.parameters import adamw
+from caev2.pretrain.learning.step import Objective, TrainStep, tensor_cores
 from caev2.pretrain.recipes import RECIPES, PretrainRecipe
-from caev2.pretrain.step import Objective, TrainStep, tensor_cores
+from caev2.pretrain.student.model import branch_rates, build
+from caev2.pretrain.student.parameters import adamw
+from caev2.pretrain.supply.batches import Batch
+from caev2.pretrain.supply.keep import keep_bits
+from caev2.pretrain.supply.masks import draw_masks
 from caev2.terminal import print_table
 
 RESULTS = Path(__file__).parent / "results"

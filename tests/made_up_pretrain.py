@@ -1,8 +1,8 @@
 """A recipe for a very small student; nothing here knows a teacher."""
 
-from caev2.pretrain.masks import MaskSettings
 from caev2.pretrain.recipes import OptimizerSettings, PretrainRecipe
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.supply.masks import MaskSettings
 
 SIZE_PX, PATCH_PX = 32, 8
 

@@ -10,9 +10,9 @@ import pytest
 from caev2.demo.photographs import write_photographs
 from caev2.extract.recipes import RECIPES as EXTRACT_RECIPES
 from caev2.extract.run import extract
-from caev2.pretrain.log import read_log
 from caev2.pretrain.recipes import RECIPES as PRETRAIN_RECIPES
 from caev2.pretrain.run import pretrain
+from caev2.pretrain.telling.log import read_log
 from caev2.store.reader import Store
 from caev2.store.verify import verify_store
 

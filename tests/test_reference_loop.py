@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.pretraining.plain_loop import block_mask
 from benchmarks.pretraining.plain_student import PlainStudent, plain_loss, plain_targets
-from caev2.pretrain.loss import alignment_loss, order_targets
-from caev2.pretrain.masks import draw_masks
-from caev2.pretrain.model import build
-from caev2.pretrain.official import to_official
-from caev2.pretrain.parameters import parameter_groups
+from caev2.pretrain.learning.loss import alignment_loss, order_targets
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.parameters import parameter_groups
+from caev2.pretrain.supply.masks import draw_masks
+from caev2.pretrain.weights.official import to_official
 from tests.made_up_pretrain import PRETRAIN
 
 SETTINGS = {

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from caev2.pretrain.batches import StepBatches
-from caev2.pretrain.keep import keep_bits
-from caev2.pretrain.loading import load_batches
-from caev2.pretrain.masks import draw_masks
-from caev2.pretrain.model import branch_rates
-from caev2.pretrain.order import RowOrder
 from caev2.pretrain.recipes import RECIPES
+from caev2.pretrain.student.model import branch_rates
+from caev2.pretrain.supply.batches import StepBatches
+from caev2.pretrain.supply.keep import keep_bits
+from caev2.pretrain.supply.loading import load_batches
+from caev2.pretrain.supply.masks import draw_masks
+from caev2.pretrain.supply.order import RowOrder
 from caev2.store.pixels.crops import StoredCrops, decode_crop
 from caev2.store.pixels.views import hash_crop
 from caev2.store.reader import Store

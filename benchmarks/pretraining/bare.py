@@ -12,8 +12,8 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from caev2.pretrain.cost import count_multiply_adds
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.foresight.cost import count_multiply_adds
+from caev2.pretrain.student.sizes import ModelSettings
 
 NORM = partial(nn.LayerNorm, eps=1e-6)
 

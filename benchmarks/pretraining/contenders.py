@@ -15,12 +15,12 @@ from caev2.extract.teachers.catalog import load_teacher
 from caev2.extract.teachers.openclip import OpenClipTeacher
 from caev2.extract.teachers.teacher import Precision, default_precision, normalise
 from caev2.online.taught import AsComputed, Lecture, TaughtInputs
-from caev2.pretrain.batches import Batch, StepBatches
-from caev2.pretrain.decode import TargetDecoder
-from caev2.pretrain.model import build
-from caev2.pretrain.official import to_official
+from caev2.pretrain.learning.decode import TargetDecoder
+from caev2.pretrain.learning.step import StoredInputs, normalise_images
 from caev2.pretrain.plan import fit_recipe, row_order
-from caev2.pretrain.step import StoredInputs, normalise_images
+from caev2.pretrain.student.model import build
+from caev2.pretrain.supply.batches import Batch, StepBatches
+from caev2.pretrain.weights.official import to_official
 from caev2.store.pixels.replay import open_crops
 from caev2.store.reader import Store
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from caev2.pretrain.batches import Batch
-from caev2.pretrain.model import build
-from caev2.pretrain.parameters import adamw
+from caev2.pretrain.learning.step import Inputs, Objective, StepFigures, TrainStep
 from caev2.pretrain.recipes import PretrainRecipe
-from caev2.pretrain.step import Inputs, Objective, StepFigures, TrainStep
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.parameters import adamw
+from caev2.pretrain.supply.batches import Batch
 
 from .plain_loop import LR
 from .setting import Setting

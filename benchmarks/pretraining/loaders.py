@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from caev2.online.fresh_crops import FreshCrops
-from caev2.pretrain.batches import Batch
-from caev2.pretrain.feed import on_device
-from caev2.pretrain.loading import cores, load_adaptively, load_batches
+from caev2.pretrain.supply.batches import Batch
+from caev2.pretrain.supply.feed import on_device
+from caev2.pretrain.supply.loading import cores, load_adaptively, load_batches
 from caev2.store.images import open_images
 from caev2.store.pixels.views import ViewSettings
 

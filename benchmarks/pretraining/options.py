@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from caev2.pretrain.sizes import SIZES
+from caev2.pretrain.student.sizes import SIZES
 
 from .setting import CPU_BATCH, GPU_BATCH, Setting
 

@@ -22,8 +22,8 @@ from torchvision.transforms import functional as pixels
 
 from caev2.extract.teachers.openclip import OpenClipTeacher
 from caev2.extract.teachers.teacher import Statistics
-from caev2.pretrain.parameters import parameter_groups, set_learning_rate
-from caev2.pretrain.step import IMAGENET_MEAN, IMAGENET_STD
+from caev2.pretrain.learning.step import IMAGENET_MEAN, IMAGENET_STD
+from caev2.pretrain.student.parameters import parameter_groups, set_learning_rate
 
 from .plain_student import PlainStudent, plain_loss, plain_targets
 

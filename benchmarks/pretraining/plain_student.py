@@ -1,4 +1,4 @@
-"""The student as plain eager PyTorch: the same method as `caev2.pretrain.model.CAEv2`, without any of its speed.
+"""The student as plain eager PyTorch: the same method as `caev2.pretrain.student.model`, without any of its speed.
 
 Written from a description of the method (Zhang et al., 2211.09799), to be timed against. Nothing is fused: attention is
 two products and a softmax, the biases of query and value are put together in every forward pass, patches are chosen by
@@ -15,8 +15,8 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caev2.pretrain.positions import position_table
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.positions import position_table
+from caev2.pretrain.student.sizes import ModelSettings
 
 NORM_EPSILON = 1e-6
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from caev2.pretrain.cost import count_multiply_adds, mfu, peak_flops
+from caev2.pretrain.foresight.cost import count_multiply_adds, mfu, peak_flops
 from caev2.pretrain.recipes import RECIPES, PretrainRecipe
 
 CPU_BATCH = {"tiny": 16, "small": 16, "base": 16, "large": 8}

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from caev2.pretrain.heap import keep_freed_memory
-from caev2.pretrain.step import tensor_cores
+from caev2.pretrain.learning.heap import keep_freed_memory
+from caev2.pretrain.learning.step import tensor_cores
 
 from .contenders import CONTENDERS, LIVE, LIVE_BF16, STORE, Bench, Step
 from .loaders import Loop

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from caev2.commands.planning import say_hours
 
 if TYPE_CHECKING:
-    from caev2.pretrain.forecast import Forecast
+    from caev2.pretrain.foresight.forecast import Forecast
 
 
 def as_numbers(found: "Forecast") -> dict[str, Any]:
@@ -71,7 +71,7 @@ def as_words(found: "Forecast") -> dict[str, str]:
 
 
 def _say_speed(found: "Forecast") -> str:
-    from caev2.pretrain.forecast import FEW_STEPS
+    from caev2.pretrain.foresight.forecast import FEW_STEPS
 
     timed = found.rehearsal
     if timed is None:

@@ -8,7 +8,7 @@ import click
 from caev2.commands.invocation import LOCAL, example, json_option, print_result
 
 if TYPE_CHECKING:
-    from caev2.pretrain.adopt import AdoptResult
+    from caev2.pretrain.weights.adopt import AdoptResult
 
 
 @click.command("import", epilog=example("import cae_v2_base.pth runs/official"))
@@ -41,7 +41,7 @@ def import_weights(
     """
     if run is None and not report:
         raise click.UsageError("Missing argument 'RUN'. Give it, or --report to look at the file alone.", ctx)
-    from caev2.pretrain.adopt import adopt_checkpoint
+    from caev2.pretrain.weights.adopt import adopt_checkpoint
 
     result = adopt_checkpoint(
         file,

@@ -13,7 +13,7 @@ from caev2.commands.ranks import is_first
 @contextlib.contextmanager
 def leaving_with_a_checkpoint() -> Iterator[None]:
     """End the command with one paragraph and 128 plus the signal's number, once training has saved and left."""
-    from caev2.pretrain.signals import Interrupted, leaving_early
+    from caev2.pretrain.together.signals import Interrupted, leaving_early
 
     try:
         with leaving_early():

@@ -114,14 +114,14 @@ def pretrain(
         return
     if store is None or run is None:
         raise click.UsageError(f"Missing argument '{'STORE' if store is None else 'RUN'}'.", ctx)
-    from caev2.pretrain.loggers import refuse_missing_wandb
+    from caev2.pretrain.telling.loggers import refuse_missing_wandb
 
     taught = Online(kind=online, teacher=teacher, views=views, leave_out=leave_out)
     taught.refuse_strays(ctx, images, dry_run)
     refuse_missing_wandb(wandb)
     leave_to_ranks(ctx, None if dry_run else gpus, device)
-    from caev2.pretrain.heap import keep_freed_memory
-    from caev2.pretrain.lesson import store_lesson
+    from caev2.pretrain.learning.heap import keep_freed_memory
+    from caev2.pretrain.learning.lesson import store_lesson
     from caev2.pretrain.recipes import RECIPES
     from caev2.pretrain.run import teach
     from caev2.recipe import load, override
@@ -161,7 +161,7 @@ def _judge(
     images: "Path | ImagesUrl", orientation: "Orientation", device: str, progress: "Progress"
 ) -> "NearestNeighbours":
     from caev2.eval.while_training import NearestNeighbours
-    from caev2.pretrain.loading import cores
+    from caev2.pretrain.supply.loading import cores
 
     # meanwhile nobody trains, so all cores are free; on a CPU the student's own threads use them
     workers = cores() if device.startswith("cuda") else 1
@@ -172,7 +172,7 @@ def _print_forecast(
     recipe: "PretrainRecipe", store: "Store", run: Path, device: str, devices: int, as_json: bool, progress: "Progress"
 ) -> None:
     from caev2.commands.forecast import as_numbers, as_words
-    from caev2.pretrain.forecast import forecast
+    from caev2.pretrain.foresight.forecast import forecast
 
     found = forecast(recipe, store, run, device=device, devices=devices, progress=progress)
     print_result(as_numbers(found) if as_json else as_words(found), as_json, f"{run} would be")
@@ -182,8 +182,8 @@ def _replay(ctx: click.Context, file: Path, device: str | None, as_json: bool) -
     """Show a kept step again, and leave with a status that says whether it is finite."""
     import dataclasses
 
-    from caev2.pretrain.log import finite_or_null
-    from caev2.pretrain.replay import replay_step
+    from caev2.pretrain.learning.replay import replay_step
+    from caev2.pretrain.telling.log import finite_or_null
 
     _refuse_other_words(ctx, "replay", "device", "as_json", "quiet")
     replay = replay_step(file, pick_device(device))

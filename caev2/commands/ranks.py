@@ -29,7 +29,7 @@ def leave_to_ranks(ctx: click.Context, gpus: int | None, device: str | None) -> 
     if "RANK" in os.environ:
         raise ConfigError(f"{GPUS} {gpus} was given to a process that torchrun started. Leave it away.")
     _refuse_missing(gpus, device)
-    from caev2.pretrain.launcher import launch
+    from caev2.pretrain.together.launcher import launch
 
     ctx.exit(launch(_without_option(sys.argv[1:]), gpus))
 

@@ -11,7 +11,7 @@ from caev2.commands.invocation import bars, pick_device
 from caev2.commands.ranks import is_first, leave_to_ranks
 
 if TYPE_CHECKING:
-    from caev2.pretrain.ranks import Company
+    from caev2.pretrain.together.ranks import Company
     from caev2.progress import Progress
 
 _PATIENCE = datetime.timedelta(days=7)
@@ -29,7 +29,7 @@ def shared(
         RankLost: Another one died.
     """
     leave_to_ranks(ctx, gpus, device)
-    from caev2.pretrain.ranks import device_of, joined, ranks_of_environment, use_gpu
+    from caev2.pretrain.together.ranks import device_of, joined, ranks_of_environment, use_gpu
 
     ranks = ranks_of_environment()
     where = device_of(ranks, pick_device(device))

@@ -15,9 +15,9 @@ from caev2.eval.crops import evaluation_crop
 from caev2.eval.pca import joint_rgb
 from caev2.eval.plots import plot_accuracy, plot_curves, plot_grid
 from caev2.extract.teachers.teacher import Teacher
-from caev2.pretrain.log import read_log
-from caev2.pretrain.model import CAEv2
-from caev2.pretrain.step import normalise_images
+from caev2.pretrain.learning.step import normalise_images
+from caev2.pretrain.student.model import CAEv2
+from caev2.pretrain.telling.log import read_log
 from caev2.store.images import open_images
 
 SCENES_SHOWN = 5

@@ -27,9 +27,9 @@ from caev2.eval.subjects import open_run
 from caev2.extract.recipes import DEMO as EXTRACT_RECIPE
 from caev2.extract.run import extract
 from caev2.extract.teachers.catalog import load_teacher
-from caev2.pretrain.model import build
 from caev2.pretrain.recipes import DEMO as PRETRAIN_RECIPE
 from caev2.pretrain.run import pretrain
+from caev2.pretrain.student.model import build
 from caev2.progress import Progress, Silent
 from caev2.store.disk import write_whole, writing
 

@@ -19,8 +19,8 @@ import torch
 
 from caev2.errors import OutputError
 from caev2.eval.shares import Tensors
-from caev2.pretrain.ranks import Company
-from caev2.pretrain.tensor_file import DAMAGED, digest_tensors, read_tensors
+from caev2.pretrain.together.ranks import Company
+from caev2.pretrain.weights.tensor_file import DAMAGED, digest_tensors, read_tensors
 from caev2.progress import Progress
 from caev2.recipe import fingerprint
 from caev2.store.disk import write_whole, writing

@@ -24,10 +24,10 @@ from caev2.eval.subjects import (
 from caev2.extract.teachers.catalog import load_teacher, parse_name
 from caev2.extract.teachers.recorded import load_recorded_teacher
 from caev2.pretrain.identity import RunIdentity
-from caev2.pretrain.model import build
-from caev2.pretrain.ranks import Company
 from caev2.pretrain.recipes import RECIPES
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.together.ranks import Company
 from caev2.recipe import fingerprint, load, to_mapping
 from caev2.store.pixels.decode import Orientation
 

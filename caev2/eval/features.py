@@ -19,7 +19,7 @@ from caev2.eval.checks import check_informative
 from caev2.eval.crops import Cropping
 from caev2.eval.shares import BY_ITSELF, Tensors, in_shares
 from caev2.eval.trunk import Pooled, Trunk
-from caev2.pretrain.ranks import Company
+from caev2.pretrain.together.ranks import Company
 from caev2.progress import Progress
 from caev2.store.disk import say_bytes
 from caev2.store.images import ImageSource

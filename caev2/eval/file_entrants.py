@@ -7,11 +7,11 @@ from caev2.eval.checks import check_weights
 from caev2.eval.entrants import Entrant
 from caev2.eval.features import Subject
 from caev2.eval.subjects import student_subject
-from caev2.pretrain.adopt import sha256_of_weights
-from caev2.pretrain.foreign import EXPORTED
 from caev2.pretrain.identity import FILE_NAME
-from caev2.pretrain.model import build
-from caev2.pretrain.official import import_official
+from caev2.pretrain.student.model import build
+from caev2.pretrain.weights.adopt import sha256_of_weights
+from caev2.pretrain.weights.foreign import EXPORTED
+from caev2.pretrain.weights.official import import_official
 from caev2.recipe import fingerprint, to_mapping
 
 

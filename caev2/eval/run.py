@@ -23,7 +23,7 @@ from caev2.eval.probes.protocols import (
 from caev2.eval.result import Judged, ProbeResult
 from caev2.eval.score import score_answers
 from caev2.eval.shares import BY_ITSELF, decoding_workers
-from caev2.pretrain.ranks import Company
+from caev2.pretrain.together.ranks import Company
 from caev2.progress import Progress, Silent
 from caev2.store.images import ImageSource, Place
 from caev2.store.pixels.decode import Orientation

@@ -11,8 +11,8 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
-from caev2.pretrain.loading import cores
-from caev2.pretrain.ranks import ALONE, Company
+from caev2.pretrain.supply.loading import cores
+from caev2.pretrain.together.ranks import ALONE, Company
 from caev2.progress import Progress
 
 BY_ITSELF = Company(ALONE)

@@ -13,10 +13,10 @@ from caev2.eval.checks import check_weights
 from caev2.eval.features import Subject
 from caev2.eval.trunk import Pooled, Trunk
 from caev2.extract.teachers.teacher import Teacher
-from caev2.pretrain.checkpoint import Checkpoint, latest_checkpoint, load_weights
 from caev2.pretrain.identity import RunIdentity, read_identity
-from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.step import normalise_images
+from caev2.pretrain.learning.step import normalise_images
+from caev2.pretrain.student.model import CAEv2, build
+from caev2.pretrain.weights.checkpoint import Checkpoint, latest_checkpoint, load_weights
 
 
 def find_checkpoint(run: Path) -> tuple[RunIdentity, Checkpoint]:

@@ -7,7 +7,7 @@ from caev2.eval.entrants import Entrant
 from caev2.eval.parts import open_splits
 from caev2.eval.run import judge
 from caev2.eval.subjects import student_subject
-from caev2.pretrain.model import CAEv2
+from caev2.pretrain.student.model import CAEv2
 from caev2.progress import Progress, Silent
 from caev2.store.images import Place
 from caev2.store.pixels.decode import Orientation

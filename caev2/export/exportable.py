@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caev2.export.timm_model import TimmModel, classifier_as_timm
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.sizes import ModelSettings
 
 Images = Float[Tensor, "image 3 height width"]
 

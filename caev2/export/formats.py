@@ -21,9 +21,9 @@ from caev2.export.exportable import Exportable, Images
 from caev2.export.model_card import model_card
 from caev2.export.onnx_file import open_onnx, write_onnx
 from caev2.export.timm_model import classifier_as_timm
-from caev2.pretrain.foreign import EXPORTED, FACTS
-from caev2.pretrain.official import import_official
-from caev2.pretrain.official_sizes import published_heads
+from caev2.pretrain.weights.foreign import EXPORTED, FACTS
+from caev2.pretrain.weights.official import import_official
+from caev2.pretrain.weights.official_sizes import published_heads
 from caev2.recipe import to_mapping
 
 FormatName = Literal["timm", "safetensors", "huggingface", "onnx"]

@@ -16,12 +16,12 @@ from caev2.eval.subjects import load_student
 from caev2.export.exportable import Exportable, of_classifier
 from caev2.export.timm_model import encoder_as_timm
 from caev2.export.tuned import of_tuned
-from caev2.pretrain.adopt import read_report, sha256_of_weights
-from caev2.pretrain.foreign import EXPORTED, FACTS, NamedWeights, read_weights, unwrap
 from caev2.pretrain.identity import FILE_NAME
-from caev2.pretrain.model import CAEv2
-from caev2.pretrain.official import about_file, import_official, settings_of, to_official
-from caev2.pretrain.untrusted import read_metadata, read_untrusted
+from caev2.pretrain.student.model import CAEv2
+from caev2.pretrain.weights.adopt import read_report, sha256_of_weights
+from caev2.pretrain.weights.foreign import EXPORTED, FACTS, NamedWeights, read_weights, unwrap
+from caev2.pretrain.weights.official import about_file, import_official, settings_of, to_official
+from caev2.pretrain.weights.untrusted import read_metadata, read_untrusted
 
 
 def open_exportable(

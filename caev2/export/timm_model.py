@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from caev2.errors import CheckpointError
 from caev2.eval.run import RESIZE_RATIO
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.sizes import ModelSettings
 
 _STOCK = {
     192: "vit_tiny_patch16_224",

@@ -14,11 +14,11 @@ from caev2.eval.entrants import sha256_of_file
 from caev2.eval.finetuning.identity import FILE_NAME, read_claim
 from caev2.eval.finetuning.model import FineTuner, tunable_encoder
 from caev2.export.exportable import Exportable, of_classifier
-from caev2.pretrain.checkpoint import latest_checkpoint, read_named_weights
-from caev2.pretrain.model import CAEv2
-from caev2.pretrain.official import about_file, to_official
-from caev2.pretrain.official_sizes import infer_settings
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.model import CAEv2
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.checkpoint import latest_checkpoint, read_named_weights
+from caev2.pretrain.weights.official import about_file, to_official
+from caev2.pretrain.weights.official_sizes import infer_settings
 
 _TABLE = "relative_position_bias_table"
 

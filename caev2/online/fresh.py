@@ -17,12 +17,12 @@ from caev2.extract.teachers.teacher import Teacher, TeacherDescription, default_
 from caev2.online.fresh_crops import FreshBoxes, FreshCrops, images_without
 from caev2.online.shown import ResizedCrops
 from caev2.online.taught import AsComputed, Lecture, TaughtInputs
-from caev2.pretrain.batches import Shard, ShownCrops, StepBatches
 from caev2.pretrain.identity import RunIdentity, settled
-from caev2.pretrain.lesson import Lesson, precision_of, refuse_unequal_parts
+from caev2.pretrain.learning.lesson import Lesson, precision_of, refuse_unequal_parts
 from caev2.pretrain.plan import learning_rates, order_of
-from caev2.pretrain.ranks import Ranks
 from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.supply.batches import Shard, ShownCrops, StepBatches
+from caev2.pretrain.together.ranks import Ranks
 from caev2.progress import Progress
 from caev2.recipe import choose, to_mapping
 from caev2.store.images import ImageSource, Place, open_images

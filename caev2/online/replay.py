@@ -11,11 +11,11 @@ from caev2.extract.teachers.recorded import load_recorded_teacher
 from caev2.extract.teachers.teacher import Teacher
 from caev2.online.shown import ReplayedBoxes, ResizedCrops
 from caev2.online.taught import AsStored, Lecture, TaughtInputs
-from caev2.pretrain.batches import ShownCrops
 from caev2.pretrain.identity import identify
-from caev2.pretrain.lesson import Lesson, store_lesson
-from caev2.pretrain.ranks import Ranks
+from caev2.pretrain.learning.lesson import Lesson, store_lesson
 from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.supply.batches import ShownCrops
+from caev2.pretrain.together.ranks import Ranks
 from caev2.progress import Progress
 from caev2.store.images import ImageSource, Place, open_images
 from caev2.store.manifest import TargetSpec

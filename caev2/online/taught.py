@@ -10,9 +10,9 @@ from torch import Tensor
 
 from caev2.extract.encode import encoder_for
 from caev2.extract.teachers.teacher import Teacher
-from caev2.pretrain.batches import Batch
-from caev2.pretrain.decode import TargetDecoder
-from caev2.pretrain.step import image_statistics, normalise_by
+from caev2.pretrain.learning.decode import TargetDecoder
+from caev2.pretrain.learning.step import image_statistics, normalise_by
+from caev2.pretrain.supply.batches import Batch
 from caev2.store.codecs.catalog import codec_named
 from caev2.store.reader import Store
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from caev2.errors import CheckpointError
 from caev2.pretrain.recipes import PretrainRecipe
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.sizes import ModelSettings
 from caev2.recipe import fingerprint, merge, to_mapping
 from caev2.store.disk import write_whole
 from caev2.store.manifest import TargetSpec

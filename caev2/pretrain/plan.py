@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Int
 
 from caev2.errors import ConfigError, StoreMismatch
-from caev2.pretrain.model import CAEv2
-from caev2.pretrain.order import RowOrder
+from caev2.pretrain.learning.schedule import CosineSchedule
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.resume import newest_sound
-from caev2.pretrain.schedule import CosineSchedule
+from caev2.pretrain.student.model import CAEv2
+from caev2.pretrain.supply.order import RowOrder
 from caev2.store.reader import Store
 
 

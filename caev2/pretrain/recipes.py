@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from caev2.errors import ConfigError
-from caev2.pretrain.masks import MaskSettings
-from caev2.pretrain.objective import PUBLISHED, LossSettings
-from caev2.pretrain.order import Ordering
-from caev2.pretrain.sizes import SIZES, ModelSettings
+from caev2.pretrain.learning.objective import PUBLISHED, LossSettings
+from caev2.pretrain.student.sizes import SIZES, ModelSettings
+from caev2.pretrain.supply.masks import MaskSettings
+from caev2.pretrain.supply.order import Ordering
 from caev2.recipe import later, speed
 
 

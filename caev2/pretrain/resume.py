@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from caev2.errors import CheckpointDamaged, CheckpointError
-from caev2.pretrain.checkpoint import (
+from caev2.pretrain.identity import FILE_NAME
+from caev2.pretrain.learning.ema import Average
+from caev2.pretrain.weights.checkpoint import (
     Checkpoint,
     Position,
     latest_checkpoint,
@@ -15,8 +17,6 @@ from caev2.pretrain.checkpoint import (
     load_checkpoint,
     read_checkpoint,
 )
-from caev2.pretrain.ema import Average
-from caev2.pretrain.identity import FILE_NAME
 from caev2.progress import Progress
 from caev2.store.disk import replace_file, writing
 

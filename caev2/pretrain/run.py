@@ -10,27 +10,27 @@ from typing import Literal
 import torch
 
 from caev2.errors import ConfigError
-from caev2.pretrain.checkpoint import Position
-from caev2.pretrain.compiling import compiles
-from caev2.pretrain.cost import count_multiply_adds, peak_flops
-from caev2.pretrain.ema import Average
+from caev2.pretrain.foresight.cost import count_multiply_adds, peak_flops
 from caev2.pretrain.identity import RunIdentity, claim_run, refuse_other_run
-from caev2.pretrain.lesson import Lesson, MakeLesson, store_lesson
-from caev2.pretrain.loading import load_adaptively
-from caev2.pretrain.lock import hold_run
-from caev2.pretrain.log import was_judged
-from caev2.pretrain.loggers import Logger, open_loggers, refuse_missing_wandb
-from caev2.pretrain.meter import Meter
-from caev2.pretrain.model import CAEv2
-from caev2.pretrain.parameters import adamw
+from caev2.pretrain.learning.compiling import compiles
+from caev2.pretrain.learning.ema import Average
+from caev2.pretrain.learning.lesson import Lesson, MakeLesson, store_lesson
+from caev2.pretrain.learning.step import Objective, TrainStep, tensor_cores
 from caev2.pretrain.plan import learning_rates
-from caev2.pretrain.ranks import Company, device_of, joined, ranks_of_environment, use_gpu
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.pretrain.resume import load_newest, refuse_existing, remove_scratch
-from caev2.pretrain.signals import Interrupted, catching_signals
 from caev2.pretrain.start import starting_student
-from caev2.pretrain.step import Objective, TrainStep, tensor_cores
+from caev2.pretrain.student.model import CAEv2
+from caev2.pretrain.student.parameters import adamw
+from caev2.pretrain.supply.loading import load_adaptively
+from caev2.pretrain.telling.log import was_judged
+from caev2.pretrain.telling.loggers import Logger, open_loggers, refuse_missing_wandb
+from caev2.pretrain.telling.meter import Meter
+from caev2.pretrain.together.lock import hold_run
+from caev2.pretrain.together.ranks import Company, device_of, joined, ranks_of_environment, use_gpu
+from caev2.pretrain.together.signals import Interrupted, catching_signals
 from caev2.pretrain.training import KeepDiverged, Loop, Rhythm, Trained
+from caev2.pretrain.weights.checkpoint import Position
 from caev2.progress import Progress, Silent
 from caev2.recipe import to_mapping
 from caev2.store.disk import writing

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from caev2.errors import CheckpointError
-from caev2.pretrain.checkpoint import latest_checkpoint, load_weights
-from caev2.pretrain.foreign import EXPORTED, read_weights
 from caev2.pretrain.identity import read_identity
-from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.official import about_file, place_weights, settings_of
-from caev2.pretrain.sizes import ModelSettings
-from caev2.pretrain.tensor_file import digest_tensors
+from caev2.pretrain.student.model import CAEv2, build
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.checkpoint import latest_checkpoint, load_weights
+from caev2.pretrain.weights.foreign import EXPORTED, read_weights
+from caev2.pretrain.weights.official import about_file, place_weights, settings_of
+from caev2.pretrain.weights.tensor_file import digest_tensors
 
 
 def starting_student(settings: ModelSettings, seed: int, source: Path | None) -> tuple[CAEv2, str | None]:

@@ -8,18 +8,18 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from caev2.errors import FirstRankRefused, OutputError, TrainingDiverged
-from caev2.pretrain.batches import Batch
-from caev2.pretrain.checkpoint import Position, save_checkpoint
-from caev2.pretrain.ema import Average
-from caev2.pretrain.feed import on_device
-from caev2.pretrain.kept_step import keep_step
-from caev2.pretrain.meter import Meter
-from caev2.pretrain.model import CAEv2
-from caev2.pretrain.ranks import Agreement, Ranks
-from caev2.pretrain.schedule import CosineSchedule
-from caev2.pretrain.signals import Leaving
-from caev2.pretrain.step import MAX_SKIPPED, Inputs, Objective, TrainStep
-from caev2.pretrain.telling import SHOWN, StepRecord, Unread, warn_of
+from caev2.pretrain.learning.ema import Average
+from caev2.pretrain.learning.kept_step import keep_step
+from caev2.pretrain.learning.schedule import CosineSchedule
+from caev2.pretrain.learning.step import MAX_SKIPPED, Inputs, Objective, TrainStep
+from caev2.pretrain.student.model import CAEv2
+from caev2.pretrain.supply.batches import Batch
+from caev2.pretrain.supply.feed import on_device
+from caev2.pretrain.telling.meter import Meter
+from caev2.pretrain.telling.steps import SHOWN, StepRecord, Unread, warn_of
+from caev2.pretrain.together.ranks import Agreement, Ranks
+from caev2.pretrain.together.signals import Leaving
+from caev2.pretrain.weights.checkpoint import Position, save_checkpoint
 from caev2.progress import Progress
 
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from caev2.pretrain.model import build
-from caev2.pretrain.official import to_official
-from caev2.pretrain.sizes import SIZES
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import SIZES
+from caev2.pretrain.weights.official import to_official
 from tests.commands.invoking import caev2, refusal
 
 QUICK = (

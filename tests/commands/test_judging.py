@@ -2,7 +2,7 @@
 
 import json
 
-from caev2.pretrain.log import read_log
+from caev2.pretrain.telling.log import read_log
 from tests.commands.invoking import caev2, refusal, train
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from caev2 import cli
-from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
+from caev2.pretrain.weights.checkpoint import latest_checkpoint, read_checkpoint
 from tests.commands.invoking import caev2, refusal, train
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"

@@ -6,7 +6,7 @@ import json
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from caev2.pretrain.log import read_log
+from caev2.pretrain.telling.log import read_log
 from tests.commands.invoking import caev2, refusal, train
 
 

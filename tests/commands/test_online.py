@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caev2.pretrain.identity import read_identity
-from caev2.pretrain.log import read_log
+from caev2.pretrain.telling.log import read_log
 from tests.commands.invoking import PRETRAIN, caev2, files_of, refusal, train
 from tests.commands.test_leaving import PROGRAM, start
 

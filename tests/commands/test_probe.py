@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from caev2.extract.teachers import shipped
 from caev2.extract.teachers.catalog import load_teacher
-from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.identity import read_identity
+from caev2.pretrain.weights.checkpoint import latest_checkpoint
 from caev2.store.images import open_images
 from caev2.store.manifest import read_manifest
 from tests.commands.invoking import EXTRACT, PRETRAIN, caev2, files_of, refusal

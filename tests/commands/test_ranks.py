@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from caev2.pretrain.checkpoint import latest_checkpoint
-from caev2.pretrain.log import read_log
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.weights.checkpoint import latest_checkpoint
 from tests.commands.invoking import caev2, train
 from tests.commands.test_leaving import PROGRAM, SETTINGS, start, wait_for_steps
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from caev2.pretrain.kept_step import keep_step, read_step
-from caev2.pretrain.model import build
-from caev2.pretrain.step import Objective
+from caev2.pretrain.learning.kept_step import keep_step, read_step
+from caev2.pretrain.learning.step import Objective
+from caev2.pretrain.student.model import build
 from tests.commands.invoking import caev2, files_of, flip_a_bit, refusal, train
 from tests.pretrain.canary import hostile_files
 

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from caev2.pretrain.checkpoint import latest_checkpoint, list_checkpoints
 from caev2.pretrain.identity import read_identity
-from caev2.pretrain.log import read_log
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.weights.checkpoint import latest_checkpoint, list_checkpoints
 from tests.commands.invoking import (
     PRETRAIN,
     caev2,

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from caev2.eval.pictures.run import similarity
-from caev2.pretrain.model import build
-from caev2.pretrain.official import to_official
-from caev2.pretrain.sizes import SIZES
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import SIZES
+from caev2.pretrain.weights.official import to_official
 from tests.commands.invoking import caev2, refusal, train
 
 CPU = ("--quiet", "--device", "cpu")

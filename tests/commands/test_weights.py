@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from caev2.eval.subjects import open_run
 from caev2.extract.teachers.catalog import load_teacher
 from caev2.pretrain.identity import read_identity
-from caev2.pretrain.model import build
-from caev2.pretrain.official import to_official
-from caev2.pretrain.sizes import SIZES
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import SIZES
+from caev2.pretrain.weights.official import to_official
 from caev2.store.manifest import read_manifest
 from tests.commands.invoking import caev2, files_of, refusal, train
 

@@ -9,7 +9,7 @@ from caev2.errors import ConfigError, SourceError
 from caev2.eval import features
 from caev2.eval.features import Reading, Subject, extract_features
 from caev2.eval.subjects import pixel_subject, student_subject
-from caev2.pretrain.model import build
+from caev2.pretrain.student.model import build
 from caev2.progress import Silent
 from caev2.store.images import open_images
 from tests.made_up import PRETRAIN, make_photographs

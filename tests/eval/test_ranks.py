@@ -14,7 +14,7 @@ from caev2.eval.features import Reading, Subject, extract_features
 from caev2.eval.probes.learner import OfficialSettings
 from caev2.eval.probes.protocols import ProbeSettings
 from caev2.eval.run import probe
-from caev2.pretrain.ranks import joined, ranks_of_environment
+from caev2.pretrain.together.ranks import joined, ranks_of_environment
 from caev2.progress import Silent
 from caev2.store.images import open_images
 from tests.made_up import make_photographs

@@ -18,12 +18,12 @@ from caev2.eval.result import save_result
 from caev2.eval.run import probe
 from caev2.eval.subjects import load_student, open_run
 from caev2.extract.run import extract
-from caev2.pretrain.checkpoint import FORMAT, save_checkpoint
-from caev2.pretrain.model import build
-from caev2.pretrain.parameters import adamw
+from caev2.pretrain.learning.step import normalise_images
 from caev2.pretrain.run import pretrain
-from caev2.pretrain.step import normalise_images
-from caev2.pretrain.tensor_file import read_tensors, write_tensors
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.parameters import adamw
+from caev2.pretrain.weights.checkpoint import FORMAT, save_checkpoint
+from caev2.pretrain.weights.tensor_file import read_tensors, write_tensors
 from tests.made_up import EXTRACT, PRETRAIN, PatchMeans, make_photographs
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caev2.eval.shares import BY_ITSELF, _join, deal, decoding_workers, in_shares
-from caev2.pretrain.loading import cores
-from caev2.pretrain.ranks import Company, Ranks
+from caev2.pretrain.supply.loading import cores
+from caev2.pretrain.together.ranks import Company, Ranks
 from caev2.progress import Silent
 
 

@@ -6,8 +6,8 @@ from torch.nn.functional import layer_norm
 
 from caev2.eval.subjects import student_subject, teacher_subject
 from caev2.extract.teachers.catalog import load_teacher
-from caev2.pretrain.model import build
-from caev2.pretrain.step import normalise_images
+from caev2.pretrain.learning.step import normalise_images
+from caev2.pretrain.student.model import build
 from tests.made_up import PRETRAIN, PatchMeans
 
 

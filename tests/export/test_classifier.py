@@ -12,8 +12,8 @@ from caev2.eval.finetuning.identity import TuneIdentity, claim
 from caev2.export.onnx_file import open_onnx
 from caev2.export.run import export
 from caev2.export.subject import open_exportable
-from caev2.pretrain.checkpoint import FORMAT
-from caev2.pretrain.tensor_file import write_tensors
+from caev2.pretrain.weights.checkpoint import FORMAT
+from caev2.pretrain.weights.tensor_file import write_tensors
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 FILES = {"plain": "vit_base_patch16_224", "rel_pos": "beit_base_patch16_224"}

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from caev2.errors import CheckpointError, ConfigError, OutputError, UnsafeFile
 from caev2.export.run import compare, export
 from caev2.export.subject import open_exportable
-from caev2.pretrain.adopt import adopt_checkpoint
-from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.official import import_official, to_official
-from caev2.pretrain.sizes import SIZES, ModelSettings
+from caev2.pretrain.student.model import CAEv2, build
+from caev2.pretrain.student.sizes import SIZES, ModelSettings
+from caev2.pretrain.weights.adopt import adopt_checkpoint
+from caev2.pretrain.weights.official import import_official, to_official
 from tests.pretrain.canary import hostile_files
 
 PAGE = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")

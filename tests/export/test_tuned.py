@@ -12,10 +12,10 @@ from caev2.eval.finetuning.model import FineTuner, tunable_encoder
 from caev2.export.model_card import model_card
 from caev2.export.run import export
 from caev2.export.subject import open_exportable
-from caev2.pretrain.checkpoint import FORMAT
-from caev2.pretrain.model import build
-from caev2.pretrain.sizes import ModelSettings
-from caev2.pretrain.tensor_file import write_tensors
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.checkpoint import FORMAT
+from caev2.pretrain.weights.tensor_file import write_tensors
 
 IDENTITY = TuneIdentity(
     start={"role": "student", "digest": "1" * 64},

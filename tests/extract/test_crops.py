@@ -12,8 +12,8 @@ from PIL import Image
 
 from caev2.errors import PixelDrift, SourceError, StoreCorrupt, StoreMismatch
 from caev2.extract.run import extract
-from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
 from caev2.pretrain.run import pretrain
+from caev2.pretrain.weights.checkpoint import latest_checkpoint, read_checkpoint
 from caev2.store.images import open_images
 from caev2.store.layout import crop_path
 from caev2.store.pixels.crops import StoredCrops
@@ -83,7 +83,7 @@ def test_raw_crops_change_no_target(made, tmp_path):
 def test_training_needs_no_images_and_is_what_it_would_be_with_them(made, tmp_path, kind, monkeypatch):
     pretrain(made / kind, tmp_path / "alone", PRETRAIN)
     source = open_images(made / "images")
-    monkeypatch.setattr("caev2.pretrain.lesson.open_crops", lambda store, images: ViewReplay(store, source))
+    monkeypatch.setattr("caev2.pretrain.learning.lesson.open_crops", lambda store, images: ViewReplay(store, source))
     pretrain(made / kind, tmp_path / "replayed", PRETRAIN)
     runs = (tmp_path / "alone", tmp_path / "replayed")
     first, second = (read_checkpoint(latest_checkpoint(run / "checkpoints").path)[0] for run in runs)

@@ -220,7 +220,7 @@ def test_a_run_on_the_first_views_does_not_see_the_others(made, tmp_path):
     """Prefix views: training on two of five views is training on a store of two."""
     store = shutil.copytree(made / "float16", tmp_path / "store")
     extend(store, open_images(made / "images"), 5, load=load, workers=0)
-    from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
+    from caev2.pretrain.weights.checkpoint import latest_checkpoint, read_checkpoint
 
     recipe = dataclasses.replace(PRETRAIN, views=2)
     pretrain(made / "float16", tmp_path / "small", recipe, images=made / "images")

@@ -11,9 +11,9 @@ from caev2.errors import CheckpointError, ConfigError, SourceError
 from caev2.extract.run import extract
 from caev2.online.fresh import Fresh
 from caev2.pretrain.identity import read_identity
-from caev2.pretrain.lesson import Lesson, store_lesson
-from caev2.pretrain.ranks import ALONE, Ranks
+from caev2.pretrain.learning.lesson import Lesson, store_lesson
 from caev2.pretrain.run import pretrain
+from caev2.pretrain.together.ranks import ALONE, Ranks
 from caev2.progress import Silent
 from caev2.recipe import override, to_mapping
 from caev2.store.images import open_images

@@ -11,11 +11,11 @@ from caev2.errors import CheckpointError, SourceError, TeacherError, TrainingDiv
 from caev2.extract.run import extract
 from caev2.online.replay import Replay
 from caev2.pretrain.identity import read_identity
-from caev2.pretrain.lesson import store_lesson
-from caev2.pretrain.ranks import ALONE
+from caev2.pretrain.learning.lesson import store_lesson
+from caev2.pretrain.learning.replay import replay_step
 from caev2.pretrain.recipes import DEMO
-from caev2.pretrain.replay import replay_step
 from caev2.pretrain.run import pretrain, teach
+from caev2.pretrain.together.ranks import ALONE
 from caev2.progress import Silent
 from caev2.recipe import override
 from caev2.store.pixels.crops import StoredCrops

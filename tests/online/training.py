@@ -7,8 +7,8 @@ import numpy as np
 from caev2.extract.recipes import DEMO as EXTRACT_DEMO
 from caev2.online.fresh import Fresh
 from caev2.online.replay import Replay
-from caev2.pretrain.log import read_log
 from caev2.pretrain.run import PretrainResult, teach
+from caev2.pretrain.telling.log import read_log
 from caev2.recipe import override
 from caev2.store.reader import Store
 from tests.made_up import EXTRACT, PRETRAIN, PatchMeans

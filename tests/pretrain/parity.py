@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.official import from_official, infer_settings
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.model import CAEv2, build
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.official import from_official, infer_settings
 
 FOLDER = Path(__file__).parent.parent / "data" / "parity"
 NAMES = ("projected", "same_width", "no_layer_scale")

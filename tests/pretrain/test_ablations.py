@@ -11,16 +11,16 @@ from torch.nn import functional
 
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.subjects import find_checkpoint, load_student
-from caev2.pretrain.batches import Batch
-from caev2.pretrain.checkpoint import latest_checkpoint
-from caev2.pretrain.decode import TargetDecoder
-from caev2.pretrain.lesson import store_lesson
-from caev2.pretrain.log import read_log
-from caev2.pretrain.model import build
-from caev2.pretrain.objective import LossSettings
-from caev2.pretrain.ranks import ALONE
-from caev2.pretrain.step import Objective
-from caev2.pretrain.target_norm import TargetForm, fit_whitening
+from caev2.pretrain.learning.decode import TargetDecoder
+from caev2.pretrain.learning.lesson import store_lesson
+from caev2.pretrain.learning.objective import LossSettings
+from caev2.pretrain.learning.step import Objective
+from caev2.pretrain.learning.target_norm import TargetForm, fit_whitening
+from caev2.pretrain.student.model import build
+from caev2.pretrain.supply.batches import Batch
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.together.ranks import ALONE
+from caev2.pretrain.weights.checkpoint import latest_checkpoint
 from caev2.progress import Silent
 from caev2.recipe import override
 from caev2.store.reader import Store

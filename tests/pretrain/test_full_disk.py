@@ -45,7 +45,7 @@ FILL = """
 import errno, os, shutil, sys
 from pathlib import Path
 from caev2.errors import OutputError
-from caev2.pretrain.checkpoint import list_checkpoints
+from caev2.pretrain.weights.checkpoint import list_checkpoints
 from tests.pretrain.training import train
 
 place, data, kept = map(Path, sys.argv[1:4])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.recipes import PretrainRecipe
+from caev2.pretrain.weights.checkpoint import latest_checkpoint
 from tests.made_up_pretrain import PRETRAIN
 from tests.pretrain.training import assert_equal_runs, files_of, train
 

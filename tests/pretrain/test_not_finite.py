@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from caev2.errors import CheckpointDamaged, CheckpointError, TrainingDiverged
-from caev2.pretrain.checkpoint import latest_checkpoint
-from caev2.pretrain.kept_step import FORMAT, keep_step, read_step
-from caev2.pretrain.log import read_log
-from caev2.pretrain.model import build
+from caev2.pretrain.learning.kept_step import FORMAT, keep_step, read_step
+from caev2.pretrain.learning.replay import replay_step
+from caev2.pretrain.learning.step import Objective
 from caev2.pretrain.plan import fit_recipe, row_order
-from caev2.pretrain.replay import replay_step
 from caev2.pretrain.run import pretrain
-from caev2.pretrain.step import Objective
-from caev2.pretrain.tensor_file import read_tensors
+from caev2.pretrain.student.model import build
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.weights.checkpoint import latest_checkpoint
+from caev2.pretrain.weights.tensor_file import read_tensors
 from caev2.recipe import override
 from caev2.store.reader import Store
 from tests.made_up_pretrain import PRETRAIN

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from caev2.pretrain.loss import alignment_loss, order_targets
-from caev2.pretrain.official import to_official
+from caev2.pretrain.learning.loss import alignment_loss, order_targets
+from caev2.pretrain.weights.official import to_official
 
 from .parity import NAMES, Oracle, read_oracle, split_mask
 from .trajectory import follow

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from caev2.errors import CheckpointDamaged, CheckpointError
-from caev2.pretrain.checkpoint import list_checkpoints, read_checkpoint
-from caev2.pretrain.log import read_log
 from caev2.pretrain.plan import plan
-from caev2.pretrain.tensor_file import write_tensors
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.weights.checkpoint import list_checkpoints, read_checkpoint
+from caev2.pretrain.weights.tensor_file import write_tensors
 from caev2.progress import Silent
 from caev2.store.reader import Store
 from tests.made_up_pretrain import PRETRAIN

@@ -19,13 +19,13 @@ from caev2.errors import (
     StoreMismatch,
 )
 from caev2.extract.run import extract
-from caev2.pretrain.checkpoint import latest_checkpoint
-from caev2.pretrain.log import read_log
-from caev2.pretrain.model import build
+from caev2.pretrain.learning.step import tensor_cores
 from caev2.pretrain.plan import fit_recipe, plan
-from caev2.pretrain.ranks import ALONE, Company, Ranks, device_of
 from caev2.pretrain.run import pretrain, told_when_memory_is_short
-from caev2.pretrain.step import tensor_cores
+from caev2.pretrain.student.model import build
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.together.ranks import ALONE, Company, Ranks, device_of
+from caev2.pretrain.weights.checkpoint import latest_checkpoint
 from caev2.recipe import override
 from caev2.store.manifest import read_manifest
 from caev2.store.reader import Store

@@ -7,11 +7,11 @@ import torch
 
 from caev2.errors import CheckpointError
 from caev2.pretrain.identity import read_identity
-from caev2.pretrain.model import build
-from caev2.pretrain.official import to_official
 from caev2.pretrain.plan import fit_recipe
-from caev2.pretrain.sizes import ModelSettings
 from caev2.pretrain.start import starting_student
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.official import to_official
 from caev2.recipe import override
 from caev2.store.reader import Store
 from tests.made_up_pretrain import PRETRAIN

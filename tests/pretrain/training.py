@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from caev2.pretrain.checkpoint import latest_checkpoint, read_checkpoint
-from caev2.pretrain.log import read_log
 from caev2.pretrain.run import PretrainResult, pretrain
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.weights.checkpoint import latest_checkpoint, read_checkpoint
 from tests.made_up_pretrain import PRETRAIN
 
 STEPS = 9  # three epochs of three steps

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from caev2.pretrain.batches import Batch
-from caev2.pretrain.checkpoint import Position
-from caev2.pretrain.meter import Meter
-from caev2.pretrain.parameters import adamw
-from caev2.pretrain.ranks import ALONE, Agreement
-from caev2.pretrain.schedule import CosineSchedule
-from caev2.pretrain.signals import catching_signals
-from caev2.pretrain.step import Objective, TrainStep
+from caev2.pretrain.learning.schedule import CosineSchedule
+from caev2.pretrain.learning.step import Objective, TrainStep
+from caev2.pretrain.student.parameters import adamw
+from caev2.pretrain.supply.batches import Batch
+from caev2.pretrain.telling.meter import Meter
+from caev2.pretrain.together.ranks import ALONE, Agreement
+from caev2.pretrain.together.signals import catching_signals
 from caev2.pretrain.training import KeepDiverged, Loop, Rhythm, Trained
+from caev2.pretrain.weights.checkpoint import Position
 from caev2.progress import Silent
 
 from .parity import Oracle, read_oracle, split_mask

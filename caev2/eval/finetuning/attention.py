@@ -5,7 +5,7 @@ from jaxtyping import Float
 from timm.layers.pos_embed_rel import gen_relative_position_index
 from torch import Tensor, nn
 
-from caev2.pretrain.encoder import SelfAttention
+from caev2.pretrain.student.encoder import SelfAttention
 
 _CLASS_ROWS = 3
 """The class token has no place: one row for class to patch, one for patch to class, one for class to class."""

@@ -12,9 +12,9 @@ from caev2.errors import ConfigError, ImageUndecodable, SourceError
 from caev2.eval.finetuning.augmentation import drawing_from, train_transform
 from caev2.eval.finetuning.model import Channels
 from caev2.eval.finetuning.recipes import AugmentationSettings
-from caev2.pretrain.keep import keep_bits
-from caev2.pretrain.order import RowOrder
-from caev2.pretrain.ranks import Ranks
+from caev2.pretrain.supply.keep import keep_bits
+from caev2.pretrain.supply.order import RowOrder
+from caev2.pretrain.together.ranks import Ranks
 from caev2.store.images import ImageSource
 from caev2.store.pixels.decode import Orientation, decode_rgb
 from caev2.workers import in_order

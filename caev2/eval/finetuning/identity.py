@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from caev2.errors import CheckpointError, ConfigError, OutputError
-from caev2.pretrain.checkpoint import latest_checkpoint
 from caev2.pretrain.identity import FILE_NAME as RUN_FILE
 from caev2.pretrain.identity import model_settings, refuse_difference
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.checkpoint import latest_checkpoint
 from caev2.recipe import fingerprint, to_mapping
 from caev2.store.disk import write_whole
 

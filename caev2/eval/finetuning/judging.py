@@ -13,7 +13,7 @@ from caev2.eval.crops import Cropping
 from caev2.eval.finetuning.model import Channels, FineTuner
 from caev2.eval.score import Score, score_answers
 from caev2.extract.teachers.teacher import normalise
-from caev2.pretrain.ranks import Ranks
+from caev2.pretrain.together.ranks import Ranks
 from caev2.store.images import ImageSource
 from caev2.store.pixels.decode import Orientation
 from caev2.workers import in_order

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from caev2.pretrain.parameters import decays
+from caev2.pretrain.student.parameters import decays
 
 _BLOCK = re.compile(r"encoder\.(?:trunk\.)?blocks\.(\d+)\.")
 _TABLE = "relative_position_bias_table"

@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from caev2.eval.finetuning.attention import BiasedAttention
-from caev2.pretrain.encoder import Encoder
-from caev2.pretrain.keep import drop_path_rates
-from caev2.pretrain.sizes import ModelSettings
-from caev2.pretrain.step import IMAGENET_MEAN, IMAGENET_STD
+from caev2.pretrain.learning.step import IMAGENET_MEAN, IMAGENET_STD
+from caev2.pretrain.student.encoder import Encoder
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.supply.keep import drop_path_rates
 
 HEAD_STD = 0.02
 """Of the head's truncated normal start, as published, before it is scaled down."""

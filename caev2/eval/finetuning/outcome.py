@@ -9,7 +9,7 @@ from caev2.eval.finetuning.recipes import FinetuneRecipe
 from caev2.eval.finetuning.starts import Start
 from caev2.eval.finetuning.training import AVERAGED, TuneLoop
 from caev2.eval.result import Judged, ProbeResult
-from caev2.pretrain.log import read_log
+from caev2.pretrain.telling.log import read_log
 from caev2.store.images import ImageSource
 
 KIND = "finetune"

@@ -20,15 +20,15 @@ from caev2.eval.finetuning.starts import Start
 from caev2.eval.finetuning.training import TunedState, TuneLoop, TuneStep
 from caev2.eval.parts import match_parts, open_splits
 from caev2.eval.result import Judged, ProbeResult, save_result
-from caev2.pretrain.checkpoint import Position
-from caev2.pretrain.ema import Average
-from caev2.pretrain.lock import hold_run
-from caev2.pretrain.log import Log
-from caev2.pretrain.ranks import Company, Ranks, device_of, joined, ranks_of_environment, use_gpu
+from caev2.pretrain.learning.ema import Average
+from caev2.pretrain.learning.step import tensor_cores
 from caev2.pretrain.resume import load_newest, remove_scratch
 from caev2.pretrain.run import NoLog
-from caev2.pretrain.signals import Interrupted, catching_signals
-from caev2.pretrain.step import tensor_cores
+from caev2.pretrain.telling.log import Log
+from caev2.pretrain.together.lock import hold_run
+from caev2.pretrain.together.ranks import Company, Ranks, device_of, joined, ranks_of_environment, use_gpu
+from caev2.pretrain.together.signals import Interrupted, catching_signals
+from caev2.pretrain.weights.checkpoint import Position
 from caev2.progress import Progress, Silent
 from caev2.store.disk import writing
 from caev2.store.images import ImageSource, Place, open_images

@@ -14,10 +14,10 @@ from caev2.eval.finetuning.towers import teacher_backbone
 from caev2.eval.subjects import load_student
 from caev2.extract.teachers.catalog import load_teacher, parse_name
 from caev2.extract.teachers.recorded import load_recorded_teacher
-from caev2.pretrain.model import CAEv2, build
-from caev2.pretrain.official import import_official
 from caev2.pretrain.recipes import RECIPES
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.model import CAEv2, build
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.official import import_official
 from caev2.recipe import load
 
 

@@ -18,15 +18,15 @@ from caev2.eval.finetuning.batches import TunedBatch
 from caev2.eval.finetuning.judging import Judging
 from caev2.eval.finetuning.layer_decay import set_learning_rates
 from caev2.eval.finetuning.model import FineTuner
-from caev2.pretrain.checkpoint import save_checkpoint
-from caev2.pretrain.ema import Average
-from caev2.pretrain.encoder import Encoder
-from caev2.pretrain.order import RowOrder
-from caev2.pretrain.ranks import Agreement, Company
-from caev2.pretrain.schedule import CosineSchedule
-from caev2.pretrain.signals import Leaving
-from caev2.pretrain.step import unchanging_buffers
+from caev2.pretrain.learning.ema import Average
+from caev2.pretrain.learning.schedule import CosineSchedule
+from caev2.pretrain.learning.step import unchanging_buffers
+from caev2.pretrain.student.encoder import Encoder
+from caev2.pretrain.supply.order import RowOrder
+from caev2.pretrain.together.ranks import Agreement, Company
+from caev2.pretrain.together.signals import Leaving
 from caev2.pretrain.training import Lines
+from caev2.pretrain.weights.checkpoint import save_checkpoint
 from caev2.progress import Progress
 
 LOOK_STEPS = 10

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from caev2.pretrain.encoder import Encoder, SelfAttention
+from caev2.pretrain.student.encoder import Encoder, SelfAttention
 
 
 def class_attention(

@@ -14,9 +14,9 @@ from caev2.errors import ConfigError, ImageUndecodable, SourceError, StoreMismat
 from caev2.eval.crops import evaluation_crop
 from caev2.eval.pictures.attention import class_attention
 from caev2.extract.teachers.teacher import Teacher
-from caev2.pretrain.model import CAEv2
-from caev2.pretrain.step import normalise_images
-from caev2.pretrain.target_norm import TargetForm
+from caev2.pretrain.learning.step import normalise_images
+from caev2.pretrain.learning.target_norm import TargetForm
+from caev2.pretrain.student.model import CAEv2
 from caev2.store.pixels.decode import Orientation
 from caev2.store.sources.folder import read_file
 

@@ -20,7 +20,7 @@ from caev2.eval.plots import plot_grid, require_matplotlib
 from caev2.eval.run import RESIZE_RATIO
 from caev2.eval.subjects import load_student, student_subject
 from caev2.extract.teachers.recorded import load_recorded_teacher
-from caev2.pretrain.model import CAEv2
+from caev2.pretrain.student.model import CAEv2
 from caev2.progress import Progress
 from caev2.store.disk import writing
 from caev2.store.images import Place, open_images

@@ -11,7 +11,7 @@ from torch import Tensor
 from caev2.eval.crops import RandomCropping
 from caev2.eval.features import Reading, Subject
 from caev2.eval.shares import Tensors, in_shares
-from caev2.pretrain.ranks import Company
+from caev2.pretrain.together.ranks import Company
 from caev2.progress import Progress
 from caev2.store.images import ImageSource
 from caev2.workers import in_order

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from caev2.errors import CheckpointError, ConfigError
 from caev2.eval.probes.lars import lars_of, lr_share, make_head, take_step
-from caev2.pretrain.tensor_file import DAMAGED, read_tensors, write_tensors
+from caev2.pretrain.weights.tensor_file import DAMAGED, read_tensors, write_tensors
 
 _KIND = "caev2-official-linear-1"
 _THIN_WIDTH, _THIN_BATCH, _BATCH = 192, 16_384, 8_192  # published: tiny, and small and base

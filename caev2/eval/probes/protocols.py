@@ -20,7 +20,7 @@ from caev2.eval.probes.linear import hold_out, linear_probe
 from caev2.eval.probes.official import OfficialSettings, official_probe
 from caev2.eval.probes.ridge import PENALTIES
 from caev2.eval.shares import BY_ITSELF
-from caev2.pretrain.ranks import Company
+from caev2.pretrain.together.ranks import Company
 from caev2.progress import Progress, Silent
 from caev2.recipe import fingerprint
 from caev2.store.images import ImageSource

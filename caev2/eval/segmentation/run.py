@@ -16,7 +16,7 @@ from caev2.eval.segmentation.masks import Ignore, MaskedImages, open_masked_imag
 from caev2.eval.segmentation.tokens import MaskedTokens, read_tokens
 from caev2.eval.segmentation.training import SegmentationSettings, count_classes, judge_head, train_head
 from caev2.eval.shares import BY_ITSELF, decoding_workers
-from caev2.pretrain.ranks import Company
+from caev2.pretrain.together.ranks import Company
 from caev2.progress import Progress, Silent
 from caev2.recipe import fingerprint
 from caev2.store.pixels.decode import Orientation

@@ -15,7 +15,7 @@ from caev2.eval.features import Reading, Subject, refuse_edges, refuse_too_many,
 from caev2.eval.segmentation.masks import Ignore, MaskedCropping, MaskedImages
 from caev2.eval.shares import BY_ITSELF, Tensors, in_shares
 from caev2.eval.trunk import normalise_tokens
-from caev2.pretrain.ranks import Company
+from caev2.pretrain.together.ranks import Company
 from caev2.progress import Progress
 from caev2.workers import in_order
 

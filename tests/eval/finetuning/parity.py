@@ -9,9 +9,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from caev2.eval.finetuning.model import FineTuner, tunable_encoder
-from caev2.pretrain.model import build
-from caev2.pretrain.official import official_name, to_official
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import ModelSettings
+from caev2.pretrain.weights.official import official_name, to_official
 
 FOLDER = Path(__file__).parents[2] / "data" / "parity"
 

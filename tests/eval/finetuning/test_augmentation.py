@@ -11,8 +11,8 @@ from caev2.errors import ConfigError, SourceError
 from caev2.eval.finetuning.augmentation import Mixer, check_groups, drawing_from, train_transform
 from caev2.eval.finetuning.batches import PIECE_IMAGES, Augmenting, TunedBatches, order_images
 from caev2.eval.finetuning.recipes import AugmentationSettings, MixSettings
-from caev2.pretrain.ranks import Ranks
-from caev2.pretrain.step import IMAGENET_MEAN, IMAGENET_STD
+from caev2.pretrain.learning.step import IMAGENET_MEAN, IMAGENET_STD
+from caev2.pretrain.together.ranks import Ranks
 from caev2.store.images import open_images
 from tests.made_up import make_photographs
 

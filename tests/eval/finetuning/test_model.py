@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from caev2.eval.finetuning.attention import BiasedAttention, table_rows
 from caev2.eval.finetuning.layer_decay import decays_in_tuning, lr_scale, tuning_groups
 from caev2.eval.finetuning.model import FineTuner, tunable_encoder
-from caev2.pretrain.encoder import Encoder, SelfAttention
-from caev2.pretrain.model import build
-from caev2.pretrain.positions import position_table
-from caev2.pretrain.sizes import SIZES
+from caev2.pretrain.student.encoder import Encoder, SelfAttention
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.positions import position_table
+from caev2.pretrain.student.sizes import SIZES
 from tests.made_up import PRETRAIN
 
 SIZES_HERE = PRETRAIN.model

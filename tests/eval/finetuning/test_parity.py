@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from caev2.eval.finetuning.layer_decay import tuning_groups
-from caev2.pretrain.positions import position_table
+from caev2.pretrain.student.positions import position_table
 
 from .parity import Oracle, published, read_oracle
 

@@ -22,10 +22,10 @@ from caev2.eval.finetuning.recipes import (
 from caev2.eval.finetuning.run import finetune, finetune_and_score, open_parts
 from caev2.eval.finetuning.starts import Start, from_teacher
 from caev2.eval.result import ProbeResult
-from caev2.pretrain.checkpoint import list_checkpoints, read_checkpoint
-from caev2.pretrain.log import read_log
-from caev2.pretrain.model import build
-from caev2.pretrain.signals import Interrupted
+from caev2.pretrain.student.model import build
+from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.together.signals import Interrupted
+from caev2.pretrain.weights.checkpoint import list_checkpoints, read_checkpoint
 from caev2.progress import Silent
 from tests.made_up import PRETRAIN
 

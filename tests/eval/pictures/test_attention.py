@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from caev2.eval.pictures.attention import class_attention, weights_of_first
-from caev2.pretrain.model import build
-from caev2.pretrain.sizes import ModelSettings
+from caev2.pretrain.student.model import build
+from caev2.pretrain.student.sizes import ModelSettings
 
 SETTINGS = ModelSettings(image_px=32, patch_px=8, width=24, depth=2, heads=2, regressor_width=24, regressor_depth=1)
 

@@ -1,0 +1,132 @@
+"""What a grid found, as plain data: tables, plots and pages are made of it, and `outcome.json` keeps it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from caev2.errors import ConfigError
+from caev2.store.disk import write_whole, writing
+
+FILE_NAME = "outcome.json"
+Setting = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One number of one run. Shares (accuracies, cosines) lie in 0 .. 1; the loss is what the run minimised."""
+
+    value: float
+    low: float | None = None
+    """Lower end of the 95 % interval over judged images, where there is one."""
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """One run of a grid."""
+
+    name: str
+    """Stable: `supervision/tokens=visible/seed=0`."""
+    variant: str
+    """Everything but the seed, in words: `tokens=visible`. Equal for the runs that differ in the seed alone."""
+    seed: int
+    fingerprint: str
+    """Of the pre-training run, which lies in `OUT/runs/<fingerprint>`; grids share it."""
+    settings: dict[str, Setting]
+    """By axis: the name of this run's value on it."""
+    recipe: dict[str, Any]
+    """The whole recipe, as `caev2 pretrain --set` spells it: nested."""
+    store: str | None
+    """Name of the store in the study; none: a live teacher made the targets."""
+    scores: dict[str, Score] = field(default_factory=dict)
+    """By metric: `knn`, `linear`, `loss`, `cosine_class`, `cosine_visible`, `cosine_masked`."""
+    failure: str | None = None
+    """Why there are no scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """What a grid varies."""
+
+    name: str
+    values: tuple[str, ...]
+    """Their names, in the order of the table."""
+    baseline: str
+    """The value that the others are compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridOutcome:
+    """All runs of a grid, done or failed, in the order of the table: variants as the axes give them, then seeds."""
+
+    grid: str
+    """Its name, which is also that of its folder."""
+    title: str
+    claim: str
+    """What it tests, in a sentence; empty for a grid of one's own that does not say."""
+    source: str
+    """Who claims it: paper and table, or ours."""
+    quick: bool
+    """Whether it is the small form, whose numbers say little of the full one."""
+    axes: tuple[Axis, ...]
+    baseline: str
+    """The variant that the others are compared with."""
+    metrics: tuple[str, ...]
+    """Those of `scores` that the table shows, the most telling first."""
+    seeds: tuple[int, ...]
+    runs: tuple[RunOutcome, ...]
+    val_images: int | None = None
+    """How many images judged each run."""
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """In the order of the table."""
+        return tuple(dict.fromkeys(run.variant for run in self.runs))
+
+    def of(self, variant: str) -> tuple[RunOutcome, ...]:
+        """The runs of a variant, by seed."""
+        return tuple(run for run in self.runs if run.variant == variant)
+
+    def mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def write_outcome(outcome: GridOutcome, folder: Path) -> Path:
+    """Write `folder/outcome.json`, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    content = (json.dumps(outcome.mapping(), indent=1, ensure_ascii=False) + "\n").encode()
+    with writing(folder):
+        write_whole(folder / FILE_NAME, content, scratch=folder)
+    return folder / FILE_NAME
+
+
+def read_outcome(folder: Path) -> GridOutcome:
+    """The outcome that `write_outcome` left in a folder.
+
+    Raises:
+        ConfigError: There is none, or it is damaged.
+    """
+    path = folder / FILE_NAME
+    try:
+        found = json.loads(path.read_bytes())
+        axes = tuple(Axis(**{**axis, "values": tuple(axis["values"])}) for axis in found.pop("axes"))
+        runs = tuple(_run(one) for one in found.pop("runs"))
+        lists = {name: tuple(found.pop(name)) for name in ("metrics", "seeds")}
+        return GridOutcome(axes=axes, runs=runs, **lists, **found)
+    except OSError as problem:
+        raise ConfigError(f"{path} cannot be read: {problem.strerror}. Run `caev2 ablate` first.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise ConfigError(
+            f"{path} is not what `caev2 ablate` writes ({problem}). Run the grid again: what it computed is kept."
+        ) from None
+
+
+def _run(found: dict[str, Any]) -> RunOutcome:
+    scores = {name: Score(**score) for name, score in found.pop("scores").items()}
+    return RunOutcome(scores=scores, **found)

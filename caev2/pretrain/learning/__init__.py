@@ -1,0 +1,1 @@
+"""One step: stored codes to latents, a loss, an update."""

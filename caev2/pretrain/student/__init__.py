@@ -1,0 +1,1 @@
+"""The network: what it is made of, and how large."""

@@ -1,0 +1,1 @@
+"""Several processes, one run; one process, one run; and leaving in order."""

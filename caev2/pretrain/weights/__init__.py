@@ -1,0 +1,1 @@
+"""Files of weights: this package's own, and those that others wrote."""
