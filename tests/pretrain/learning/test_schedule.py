@@ -4,8 +4,7 @@ from hypothesis import strategies as st
 
 from caev2.errors import ConfigError
 from caev2.pretrain.learning.schedule import CosineSchedule
-
-from .parity import STATISTICS
+from tests.pretrain.parity import STATISTICS
 
 
 def test_the_learning_rate_is_the_published_one():

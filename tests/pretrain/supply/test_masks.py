@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from caev2.errors import ConfigError
 from caev2.pretrain.supply.masks import MaskSettings, _draw_blocks, draw_masks
 from caev2.store.draws import Draws
-
-from .parity import STATISTICS
+from tests.pretrain.parity import STATISTICS
 
 ROWS = 20_000
 GOLDEN = """\

@@ -18,8 +18,7 @@ from caev2.pretrain.weights.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-
-from .canary import hostile_files
+from tests.pretrain.canary import hostile_files
 
 SETTINGS = ModelSettings(
     image_px=16, patch_px=8, width=8, depth=1, heads=2, regressor_width=12, regressor_depth=1,

@@ -12,8 +12,7 @@ from caev2.pretrain.student.model import build
 from caev2.pretrain.weights.foreign import FACTS, recognise
 from caev2.pretrain.weights.official import import_official, to_official
 from caev2.recipe import to_mapping
-
-from .test_official import SETTINGS, published_state, write
+from tests.pretrain.weights.test_official import SETTINGS, published_state, write
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from caev2.pretrain.student.positions import position_table
 from caev2.pretrain.student.sizes import SIZES, ModelSettings
 from caev2.pretrain.weights.foreign import recognise
 from caev2.pretrain.weights.official import from_official, import_official, infer_settings, to_official
-
-from .canary import hostile_files
+from tests.pretrain.canary import hostile_files
 
 SETTINGS = ModelSettings(
     image_px=16, patch_px=8, width=192, depth=2, heads=12, regressor_width=96, regressor_depth=1,

@@ -9,8 +9,7 @@ from safetensors.torch import save_file
 
 from caev2.errors import CheckpointError, UnsafeFile
 from caev2.pretrain.weights.untrusted import read_untrusted
-
-from .canary import hostile_files
+from tests.pretrain.canary import hostile_files
 
 KINDS = [
     "pickle of protocol 0",
