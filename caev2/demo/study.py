@@ -11,9 +11,8 @@ from pathlib import Path
 
 from caev2.demo.run import require_extras
 from caev2.demo.scenes import write_scenes
-from caev2.extract.recipes import DEMO, ExtractRecipe
+from caev2.extract.recipes import STUDY, ExtractRecipe
 from caev2.extract.run import extract
-from caev2.extract.teachers.catalog import parse_name, scheme_of
 from caev2.progress import Progress, Silent
 from caev2.store.codecs.quality import QualityFloor
 from caev2.store.disk import say_bytes, write_whole, writing
@@ -24,8 +23,8 @@ from caev2.terminal import print_table
 VIEWS, NO_JITTER = "views", "no-jitter"
 CODECS = {"views-int8": "int8", "views-lloyd4": "lloyd4", "views-klt": "klt", "views-pq": "pq"}
 """Names of the stores in other codecs; `klt` and `pq` of 31 bytes a token, two bits a number."""
-CODEC_TARGET = "projected"
-"""The target that they hold, and `no-jitter`; `views` holds three."""
+TARGET = "projected"
+"""The only target that they and `no-jitter` hold, which keeps them small."""
 ANY_QUALITY = QualityFloor(relative_error=float("inf"), centred_cosine_p1=-1.0)
 """What a codec loses is what the study measures, so none is refused for it."""
 
@@ -39,7 +38,7 @@ class StudySize:
     views: int
 
 
-FULL = StudySize(train_scenes=1500, val_scenes=5000, views=16)
+FULL = StudySize(train_scenes=1500, val_scenes=5000, views=STUDY.view_count)
 QUICK = StudySize(train_scenes=64, val_scenes=40, views=2)
 
 
@@ -95,7 +94,7 @@ def make_study(
         extract(scenes, study / name, recipe, device=device, progress=progress)
     for name, codec in CODECS.items():
         progress.say(f"study: {name}")
-        convert(study / VIEWS, study / name, codec=codec, targets=(CODEC_TARGET,), floor=ANY_QUALITY, progress=progress)
+        convert(study / VIEWS, study / name, codec=codec, targets=(TARGET,), floor=ANY_QUALITY, progress=progress)
     result = StudyResult(
         scenes=scenes,
         study=study,
@@ -112,13 +111,10 @@ def make_study(
 
 def extract_recipes(views: int) -> dict[str, ExtractRecipe]:
     """The stores that the teacher makes, by name."""
-    teacher = parse_name(DEMO.teacher)
-    blocks = [tap for tap in scheme_of(teacher).outline(teacher).widths if tap.startswith("block:")]
-    last_block = max(blocks, key=lambda tap: int(tap.removeprefix("block:")))
-    still = dataclasses.replace(DEMO.views, jitter=0.0)
+    still = dataclasses.replace(STUDY.views, jitter=0.0)
     return {
-        VIEWS: dataclasses.replace(DEMO, view_count=views, taps=("projected", "post_norm", last_block)),
-        NO_JITTER: dataclasses.replace(DEMO, view_count=views, views=still),
+        VIEWS: dataclasses.replace(STUDY, view_count=views),
+        NO_JITTER: dataclasses.replace(STUDY, view_count=views, taps=(TARGET,), views=still),
     }
 
 
@@ -130,7 +126,7 @@ def _describe(store: Path) -> StudyStore:
         images=manifest.images,
         views=manifest.views,
         targets=tuple(targets),
-        codec=targets[CODEC_TARGET].codec,
+        codec=targets[TARGET].codec,
         bytes=sum(path.stat().st_size for path in store.rglob("*") if path.is_file()),
     )
 

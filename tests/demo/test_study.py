@@ -55,6 +55,7 @@ def test_a_codec_store_has_the_views_of_the_first_and_latents_near_its_own(made,
     views, coded = Store(made.study / VIEWS), Store(made.study / name)
     for field in VIEW_FIELDS:
         assert np.array_equal(views.view_values(field, 1, IMAGES), coded.view_values(field, 1, IMAGES))
+    assert [views.read_crop(1, image) for image in IMAGES] == [coded.read_crop(1, image) for image in IMAGES]
     one, other = (store.read_rows("projected", 1, IMAGES).astype(np.float64) for store in (views, coded))
     cosines = (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
     assert cosines.mean() > least
