@@ -110,7 +110,7 @@ def run_demo(
         ConfigError: A package of the extras is missing.
         StoreMismatch: `out` holds a demo of another size or seed.
     """
-    _require_extras()
+    require_extras()
     progress = progress or Silent()
     size, seconds = QUICK if quick else FULL, {}
     scenes, store, run = out / "scenes", out / "store", out / "run"
@@ -160,7 +160,12 @@ def _words(result: DemoResult) -> list[str]:
     return say_order(result.lines)
 
 
-def _require_extras() -> None:
+def require_extras() -> None:
+    """Refuse to begin without the packages that scenes and pictures come from.
+
+    Raises:
+        ConfigError: One is missing.
+    """
     missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(

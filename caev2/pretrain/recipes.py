@@ -183,6 +183,18 @@ DEMO = PretrainRecipe(
 )
 """The built-in scenes: 1.0 M parameters, about four minutes on two CPU cores for 6,000 scenes."""
 
+STUDY = dataclasses.replace(
+    DEMO,
+    model=dataclasses.replace(DEMO.model, width=64, regressor_width=64),
+    optimizer=OptimizerSettings(lr=4e-3, warmup_epochs=1.0),
+    epochs=16,
+    batch_size=25,
+    checkpoint_epochs=16,
+)
+"""Ablations on the built-in study (`caev2 demo --study`), many runs on few cores: each of sixteen views of 1,500 scenes
+is seen once, in 960 steps. A minute of one core, probes included; kNN 60 %, linear probe 75 % on 5,000 scenes, where
+there is room above and below. Rates from 3e-3 to 5e-3 and batches from 16 to 32 come within some points of it."""
+
 RECIPES = {
     "tiny-300e": TINY_300E,
     "small-300e": SMALL_300E,
@@ -192,4 +204,5 @@ RECIPES = {
     "small-100e": SMALL_100E,
     "base-100e": BASE_100E,
     "demo": DEMO,
+    "study": STUDY,
 }

@@ -40,7 +40,8 @@ class ViewSettings:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's width over its height, drawn log-uniformly."""
     jitter: float | None = 0.4
-    """Strength of brightness, contrast and saturation jitter: factors lie in 1 ± strength."""
+    """Strength of brightness, contrast and saturation jitter: factors lie in 1 ± strength. 0 leaves colours alone and
+    draws all the same, so that boxes are those of any strength; with none, other boxes follow."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
@@ -62,8 +63,8 @@ class ViewSettings:
             raise ConfigError(f"views.scale is {self.scale}; it must be 0 < low <= high <= 1.")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(f"views.ratio is {self.ratio}; it must be 0 < low <= high.")
-        if self.jitter is not None and not 0 < self.jitter <= 1:
-            raise ConfigError(f"views.jitter is {self.jitter}; it must be in (0, 1], or none.")
+        if self.jitter is not None and not 0 <= self.jitter <= 1:
+            raise ConfigError(f"views.jitter is {self.jitter}; it must be in [0, 1], or none.")
         if not 0 <= self.flip <= 1:
             raise ConfigError(f"views.flip is {self.flip}; it is a probability.")
 

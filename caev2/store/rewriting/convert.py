@@ -1,6 +1,7 @@
 """The same rows in another layout, or in another codec."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 from caev2.errors import StoreMismatch
@@ -28,6 +29,7 @@ def convert(
     *,
     layout: Layout | None = None,
     codec: str | None = None,
+    targets: Collection[str] | None = None,
     calibration: StorePath | None = None,
     floor: QualityFloor | None = None,
     progress: Progress | None = None,
@@ -40,13 +42,15 @@ def convert(
         layout: `zarr` or `webdataset`; none: as it is. There and back gives identical bytes.
         codec: How rows are to be stored; none: as they are. Only `float16` rows can be encoded: what another codec
             has lost does not come back.
+        targets: Which of its targets are written; none: all.
         calibration: A store whose tables the codec takes; none: it learns from the rows, as at extraction.
         floor: What the codec has to reach on rows that did not calibrate it; what it leaves open is as in
             `quality.FLOORS`.
         progress: Who is told.
 
     Raises:
-        StoreMismatch: Nothing would change, or the rows are encoded already, or `out` holds another store.
+        StoreMismatch: Nothing would change, or the rows are encoded already, or it has no such target, or `out` holds
+            another store.
         StoreIncomplete: The store is not sealed.
         StoreCorrupt: A row is damaged.
         StoreError: The codec is not faithful enough.
@@ -55,6 +59,8 @@ def convert(
     opened = Store(store)
     old = opened.manifest
     new = dataclasses.replace(begin_like(old), layout=layout or old.layout)
+    if targets is not None:
+        new = _with_targets(store, new, targets)
     if codec is not None:
         new = _with_codec(store, new, codec_named(codec).name)
     if new == begin_like(old):
@@ -68,6 +74,14 @@ def convert(
     }
     listing = listing_of(read_index(store))
     return rewrite(out, new, listing, origins_of(opened), tables_of, floor or QualityFloor(), progress or Silent())
+
+
+def _with_targets(store: StorePath, manifest: Manifest, wanted: Collection[str]) -> Manifest:
+    there = manifest.spec.targets
+    if not wanted or not set(wanted) <= set(there):
+        raise StoreMismatch(f"{store} holds the targets {sorted(there)}, asked for were {sorted(wanted)}.")
+    kept = {name: target for name, target in there.items() if name in wanted}
+    return dataclasses.replace(manifest, spec=dataclasses.replace(manifest.spec, targets=kept))
 
 
 def _with_codec(store: StorePath, manifest: Manifest, codec: str) -> Manifest:

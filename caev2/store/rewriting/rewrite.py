@@ -166,7 +166,7 @@ def _read_batch(writer: StoreWriter, origins: Sequence[Origin]) -> Iterator[tupl
 def _read_view(writer: StoreWriter, store: Store, view: int, images: Sequence[int]) -> Iterator[StoredView]:
     """One view of some images as it will lie in the new store."""
     fields = {name: store.view_values(name, view, images) for name in VIEW_FIELDS}
-    rows = {name: _rows_of(writer, store, name, view, images) for name in store.manifest.spec.targets}
+    rows = {name: _rows_of(writer, store, name, view, images) for name in writer.manifest.spec.targets}
     keeps_crops = store.manifest.spec.crops is not None
     for place, image in enumerate(images):
         yield StoredView(
