@@ -43,7 +43,10 @@ def expand(grid: Grid, overrides: Mapping[str, Any] | None = None) -> tuple[Grid
     given = {**grid.settings, **shared_settings(overrides or {}, grid)}
     if "seed" in given or any("seed" in axis.touched for axis in grid.axes):
         raise ConfigError(f"Grid {grid.name}: seeds are no setting but the grid's `seeds`, or --seeds 0,1,2.")
-    base = load(grid.recipe, RECIPES)
+    try:
+        base = load(grid.recipe, RECIPES)
+    except ConfigError as problem:
+        raise ConfigError(f"Grid {grid.name}: {problem}") from None
     return tuple(
         _run(grid, variant, seed, recipe)
         for variant in grid.variants
