@@ -3,6 +3,7 @@
 import click
 
 from caev2 import __version__
+from caev2.commands.ablate import ablate
 from caev2.commands.demo import demo
 from caev2.commands.export import export
 from caev2.commands.extract import extract
@@ -35,6 +36,7 @@ for command in (
     finetune,
     show,
     export,
+    ablate,
     import_weights,
     recipes,
     teachers,

@@ -100,7 +100,7 @@ def override(recipe: T, settings: Iterable[str]) -> T:
         key, sign, text = setting.partition("=")
         if not sign:
             raise ConfigError(f"--set {setting!r} has no value. Write it as key=value.")
-        nested: Any = _parse(text)
+        nested: Any = parse_value(text)
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
         _join(wanted, nested)
@@ -116,7 +116,7 @@ def _join(mapping: dict[str, Any], further: Mapping[str, Any]) -> None:
             mapping[key] = value
 
 
-def _parse(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """A value as TOML reads it; anything else is a string."""
     if text.strip().lower() in ("none", "null"):
         return None

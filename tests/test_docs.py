@@ -11,6 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from caev2 import cli
+from caev2.ablate.expansion import expand
+from caev2.ablate.grid_files import read_grid
 from caev2.eval.finetuning.recipes import RECIPES as FINETUNE_RECIPES
 from caev2.extract.recipes import RECIPES as EXTRACT_RECIPES
 from caev2.pretrain.recipes import RECIPES as PRETRAIN_RECIPES
@@ -91,10 +93,21 @@ def test_every_command_is_on_a_page():
     assert {name for name in names if f"caev2 {name}" not in text} == set()
 
 
+def toml_of_the_pages() -> list[str]:
+    return [body for page in PAGES for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "toml"]
+
+
+def test_grid_files_of_the_pages_can_be_read(tmp_path):
+    bodies = [body for body in toml_of_the_pages() if "[[axis]]" in body]
+    assert bodies
+    for number, body in enumerate(bodies):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(body, encoding="utf-8")
+        assert expand(read_grid(file))
+
+
 def test_recipe_files_of_the_pages_can_be_read(tmp_path):
-    bodies = [
-        body for page in PAGES for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "toml"
-    ]
+    bodies = [body for body in toml_of_the_pages() if "[[axis]]" not in body]
     assert bodies
     for number, body in enumerate(bodies):
         file = tmp_path / f"{number}.toml"

@@ -1,0 +1,1 @@
+"""Who runs the runs of a study: this process, several of this machine, or a Ray cluster."""

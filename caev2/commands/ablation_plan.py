@@ -1,0 +1,81 @@
+"""What `caev2 ablate --dry-run` finds out, in words and as numbers."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from caev2.ablate.cost import Cost, cost_of
+from caev2.ablate.expansion import GridRun
+from caev2.ablate.finding import Judging
+from caev2.ablate.plan import Plan, State, state_of
+from caev2.commands.planning import say_hours
+from caev2.terminal import print_json
+
+
+def print_plan(plan: Plan, out: Path, judging: Judging | None, *, device: str, at_once: int, as_json: bool) -> None:
+    """Print runs, missing stores and cost; nothing is written.
+
+    Args:
+        plan: What is wanted.
+        out: Where runs lie.
+        judging: Which images judge them; none: not said yet, so none is judged.
+        device: Where runs will be trained.
+        at_once: How many, side by side.
+        as_json: Whether for machines.
+    """
+    states = {word: _state(plan, word, out, judging) for word in plan.runs}
+    cost = cost_of(plan, states, out, device=device, at_once=at_once)
+    lines, seen = {}, set()
+    for grid, runs in plan.by_grid.items():
+        lines[grid] = [_line(run, word, states, seen, plan.misfits) for run, word in runs]
+    misfits = {name: str(problem) for name, problem in plan.misfits.items()}
+    if as_json:
+        print_json({"grids": lines, "missing": plan.missing, "misfits": misfits, "cost": dataclasses.asdict(cost)})
+        return
+    for grid in plan.grids:
+        print(f"{grid.name}: {grid.title}" if grid.title else grid.name)
+        for line in lines[grid.name]:
+            print(f"  {line['name']}  {line['store']}  {_say_settings(line['settings'])}  {line['state']}")
+    for command in dict.fromkeys(plan.missing.values()):
+        names = ", ".join(name for name, other in plan.missing.items() if other == command)
+        print(f"Missing: {names}. Make with: {command}")
+    for problem in dict.fromkeys(problem.partition(": ")[2] for problem in misfits.values()):
+        print(f"Does not fit: {problem}")
+    print(_say_cost(cost, len(plan.runs), at_once))
+
+
+def _state(plan: Plan, word: str, out: Path, judging: Judging | None) -> State:
+    run = plan.runs[word]
+    return State(steps=0, is_judged=False, total=run.steps) if judging is None else state_of(run, out, judging)
+
+
+def _line(
+    run: GridRun, word: str | None, states: Mapping[str, State], seen: set[str], misfits: Collection[str]
+) -> dict[str, Any]:
+    """One run, and whether it is done, begun, to do, or that of a line above."""
+    if word is None:
+        state = "does not fit" if run.name in misfits else "store missing"
+    elif states[word].is_done:
+        state = "done"
+    elif word in seen:
+        state = "as above"
+    else:
+        state = f"at step {states[word].steps}" if states[word].steps else "to do"
+    seen |= {word} if word else set()
+    store = f"live teacher, views as {run.store}" if run.online else run.store
+    return {"name": run.name, "store": store, "settings": dict(run.settings), "fingerprint": word, "state": state}
+
+
+def _say_settings(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items()) or "as the recipe"
+
+
+def _say_cost(cost: Cost, runs: int, at_once: int) -> str:
+    words = f"{runs} different runs, {cost.runs} of them to do: {cost.steps:,} steps"
+    if cost.hours is None or not cost.runs:
+        return words
+    side = f", {at_once} side by side" if at_once > 1 else ""
+    return (
+        f"{words}, about {say_hours(cost.hours)} of training{side} (known from {cost.known_from}); judging comes on top"
+    )

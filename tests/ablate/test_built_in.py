@@ -1,0 +1,75 @@
+"""The built-in grids: each says what it tests, and all of them share their baseline."""
+
+import pytest
+
+from caev2.ablate.built_in import QUICK_SETTINGS, built_in_grids
+from caev2.ablate.expansion import expand
+from caev2.recipe import fingerprint, to_mapping
+
+FORMS = pytest.mark.parametrize("quick", [True, False])
+
+
+def runs_of(quick: bool, seed: int = 0) -> dict[str, list]:
+    grids = built_in_grids(quick=quick)
+    return {name: [run for run in expand(grid) if run.seed == seed] for name, grid in grids.items()}
+
+
+def what(run) -> str:
+    """Equal for runs that are one on a study whose stores have sixteen views."""
+    recipe = to_mapping(run.recipe)
+    recipe["views"] = None if recipe["views"] == 16 else recipe["views"]
+    return fingerprint([recipe, run.store, run.online])
+
+
+def test_the_grids_are_those_of_the_table_of_contents():  # golden: folders and the pages about them are called so
+    assert list(built_in_grids(quick=True)) == [
+        "supervision", "distance", "target", "target-norm", "class-token", "average",
+        "mask-size", "mask-kind", "regressor", "views", "codec", "jitter",
+    ]  # fmt: skip
+    assert list(built_in_grids(quick=True)) == list(built_in_grids(quick=False))
+
+
+@FORMS
+def test_each_grid_says_what_it_tests_and_who_claims_it(quick):
+    for grid in built_in_grids(quick=quick).values():
+        assert grid.title
+        assert grid.claim.endswith(".")
+        assert "2211.09799" in grid.source or grid.source.startswith("Ours")
+        assert grid.quick is quick
+
+
+@FORMS
+def test_all_grids_of_a_form_have_one_baseline(quick):
+    grids = built_in_grids(quick=quick)
+    baselines = {
+        what(run) for name, runs in runs_of(quick).items() for run in runs if run.variant == grids[name].baseline
+    }
+    assert len(baselines) == 1
+
+
+def test_the_quick_grids_come_to_few_runs_a_seed():
+    distinct = {what(run) for runs in runs_of(quick=True).values() for run in runs}
+    assert len(distinct) == 35
+    assert sum(map(len, runs_of(quick=True).values())) == 49
+
+
+def test_quick_settings_are_in_every_quick_run_and_in_no_other():
+    for runs in runs_of(quick=True).values():
+        assert {run.recipe.epochs for run in runs} == {QUICK_SETTINGS["epochs"]}
+    for runs in runs_of(quick=False).values():
+        assert {(run.recipe.epochs, run.recipe.model.image_px) for run in runs} == {(100, 224)}
+
+
+@FORMS
+def test_full_forms_have_three_seeds_and_quick_ones_two(quick):
+    assert {grid.seeds for grid in built_in_grids(quick=quick).values()} == {(0, 1) if quick else (0, 1, 2)}
+
+
+@FORMS
+def test_every_store_that_a_grid_wants_has_a_command(quick):
+    grids = built_in_grids(quick=quick)
+    for name, runs in runs_of(quick).items():
+        for store in {run.store for run in runs}:
+            command = grids[name].stores[store].command("studies/mine/study", store, "IMAGES")
+            assert command.startswith("caev2 demo --study --out studies/mine" if quick else "caev2 ")
+            assert quick or f"study/{store}" in command

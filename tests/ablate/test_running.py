@@ -1,0 +1,318 @@
+"""Running grids: what is done is done once, whoever asks and however often it is interrupted."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from caev2.ablate.engines.in_turn import InTurn
+from caev2.ablate.engines.side_by_side import SideBySide
+from caev2.ablate.finding import Judging, find_result
+from caev2.ablate.running import ablate
+from caev2.errors import ConfigError
+from caev2.eval.entrants import RunEntry
+from caev2.eval.run import probe
+from caev2.pretrain.identity import read_identity
+from caev2.pretrain.telling.log import read_log
+from caev2.progress import Silent
+from tests.ablate.studying import STEPS, grid, outcome_bytes, outcome_of, plan, results_of, run_grids, runs_of
+
+ROOT = Path(__file__).parents[2]
+VIEWS = [{"name": "views", "field": "views", "values": [2, 1]}]
+DIVERGING = [
+    {"name": "lr", "value": [{"name": "low"}, {"name": "wild", "set": {"optimizer": {"lr": 1e30, "clip_norm": "none"}}}]}
+]  # fmt: skip
+
+
+class Said(Silent):
+    """Remembers what was said."""
+
+    def __init__(self):
+        self.lines, self.steps, self.warnings = [], 0, []
+
+    def say(self, message):
+        self.lines.append(message)
+
+    def advance(self, items, **figures):
+        self.steps += items
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+@pytest.fixture(scope="module")
+def done(made, tmp_path_factory) -> Path:
+    """What a small grid of two seeds left; not to be written to."""
+    out = tmp_path_factory.mktemp("ablations") / "out"
+    run_grids(made, out, grid(seeds=[0, 1]))
+    return out
+
+
+@pytest.fixture
+def out(done, tmp_path) -> Path:
+    return shutil.copytree(done, tmp_path / "out")
+
+
+def test_every_run_of_a_grid_is_trained_to_its_end_and_judged(done):
+    found = outcome_of(done)
+    assert [run.name for run in found.runs] == [
+        f"small/tokens={tokens}/seed={seed}" for tokens in ("both", "visible") for seed in (0, 1)
+    ]
+    assert {run.fingerprint: list(range(STEPS)) for run in found.runs} == runs_of(done)
+    for run in found.runs:
+        assert run.failure is None
+        assert run.store == "views"
+        assert read_identity(done / "runs" / run.fingerprint).fingerprint() == run.fingerprint
+        assert len(list((done / "runs" / run.fingerprint / "checkpoints").glob("*.safetensors"))) == 1
+
+
+def test_numbers_are_those_of_the_probe_and_of_the_last_epoch_of_the_log(made, done):
+    for run in outcome_of(done).runs:
+        folder = done / "runs" / run.fingerprint
+        judged = probe([RunEntry.find(folder).student()], made / "images", kinds=("knn",)).subjects[0].accuracy["knn"]
+        knn = run.scores["knn"]
+        assert (knn.value, knn.low, knn.high) == (judged.value, judged.low, judged.high)
+        last = [record for record in read_log(folder) if record["epoch"] == 1]
+        for name in ("loss", "cosine_class", "cosine_visible", "cosine_masked"):
+            assert run.scores[name].value == pytest.approx(sum(one[name] for one in last) / len(last))
+        assert run.scores["loss"].low is None
+
+
+def test_the_outcome_says_what_the_grid_is(made, done):
+    found = outcome_of(done)
+    assert (found.grid, found.baseline, found.metrics, found.seeds) == ("small", "tokens=both", ("knn",), (0, 1))
+    assert [(axis.name, axis.values, axis.baseline) for axis in found.axes] == [("tokens", ("both", "visible"), "both")]
+    assert found.val_images == 6
+    assert found.of("tokens=visible")[1].recipe["loss"]["masked_weight"] == 0
+    assert found.of("tokens=visible")[1].recipe["seed"] == 1
+
+
+def test_the_same_command_again_computes_nothing_and_writes_the_same(made, out):
+    before = outcome_bytes(out)
+    logs = {path: path.stat().st_mtime_ns for path in out.rglob("log.jsonl")}
+    assert run_grids(made, out, grid(seeds=[0, 1])).computed == 0
+    assert outcome_bytes(out) == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("log.jsonl")} == logs
+
+
+def test_a_grid_that_overlaps_trains_only_what_is_new(made, out):
+    before = runs_of(out)
+    told = Said()
+    result = run_grids(made, out, grid("wider", seeds=[0, 1], axis=VIEWS), progress=told)
+    assert (result.runs, result.computed) == (4, 2)
+    assert told.steps == 2 * STEPS
+    assert set(before) < set(runs_of(out))
+    assert [run.fingerprint for run in outcome_of(out, "wider").of("views=2")] == [
+        run.fingerprint for run in outcome_of(out).of("tokens=both")
+    ]
+
+
+def test_another_kind_of_probe_is_asked_without_training(made, out):
+    before = runs_of(out)
+    asking = grid("asking", seeds=[0, 1], evaluations=["linear"])
+    result = run_grids(made, out, asking, progress=(told := Said()))
+    assert (result.computed, told.steps) == (4, 0)
+    assert runs_of(out) == before
+    for run in outcome_of(out, "asking").runs:
+        assert {"linear"} <= set(run.scores)
+        assert "knn" not in run.scores
+        kinds = [sorted(one["subjects"][0]["accuracy"]) for one in results_of(out / "runs" / run.fingerprint)]
+        assert sorted(kinds) == [["knn"], ["knn", "linear"]], "the latest result says all there is"
+    assert run_grids(made, out, asking, grid(seeds=[0, 1])).computed == 0
+
+
+def test_other_images_are_another_question(made, out, tmp_path):
+    shutil.copytree(made / "images", tmp_path / "images")
+    (tmp_path / "images" / "val" / "class-0" / "4.png").unlink()
+    planned = plan(made, grid(seeds=[0, 1]))
+    judging = Judging.by(tmp_path / "images")
+    told = Said()
+    result = ablate(planned, out, judging, InTurn(), images=made / "images", progress=told)
+    assert (result.computed, told.steps) == (4, 0)
+    assert outcome_of(out).val_images == 5
+
+
+def test_curves_are_in_the_log(made, tmp_path):
+    run_grids(made, tmp_path, grid(curves=True, set={"knn_epochs": 1}))
+    for run in (tmp_path / "runs").iterdir():
+        assert [record["epoch"] for record in read_log(run) if "knn_percent" in record] == [0, 1]
+
+
+def test_a_live_teacher_takes_the_place_of_a_store(made, tmp_path):
+    values = [{"name": "stored"}, {"name": "fresh", "online": "fresh"}]
+    run_grids(made, tmp_path, grid(axis=[{"name": "targets", "value": values}]))
+    stored, fresh = outcome_of(tmp_path).runs
+    assert (stored.store, fresh.store, fresh.failure) == ("views", None, None)
+    assert read_identity(tmp_path / "runs" / fresh.fingerprint).online == "fresh"
+    # two epochs see the two views of the store: the same crops, whose latents are not rounded
+    assert fresh.scores["loss"].value == pytest.approx(stored.scores["loss"].value, rel=1e-3)
+
+
+def test_a_run_that_diverges_is_told_and_stops_no_other(made, tmp_path):
+    told = Said()
+    result = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), progress=told)
+    low, wild = outcome_of(tmp_path).runs
+    assert low.failure is None
+    assert low.scores
+    assert "not finite" in wild.failure
+    assert not wild.scores
+    assert result.failures == {wild.name: wild.failure}
+    assert any(line.startswith("[2/2] small/lr=wild/seed=0 failed: ") for line in told.lines), told.lines
+    again = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}))
+    assert again.computed == 1, "it is tried again"
+
+
+def test_images_that_a_store_needs_are_asked_for_before_anything_is_written(made, tmp_path):
+    with pytest.raises(ConfigError, match="keeps no crops, so small/tokens=both/seed=0 needs the images"):
+        ablate(plan(made, grid()), tmp_path / "out", Judging.by(made / "images"), InTurn())
+    assert not (tmp_path / "out").exists()
+
+
+class Stopping(InTurn):
+    """Stops before the second run, as a machine does."""
+
+    def work_off(self, works, told):
+        super().work_off(works[:1], told)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_command_writes_what_there_is(made, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_grids(made, tmp_path, grid(), engine=Stopping())
+    first, second = outcome_of(tmp_path).runs
+    assert first.scores
+    assert second.failure.startswith("not done yet")
+    run_grids(made, tmp_path, grid())
+    assert [run.failure for run in outcome_of(tmp_path).runs] == [None, None]
+
+
+def test_processes_side_by_side_come_to_the_same_bytes(made, done, tmp_path):
+    told = Said()
+    run_grids(made, tmp_path, grid(seeds=[0, 1]), engine=SideBySide(devices=("cpu", "cpu")), progress=told)
+    assert outcome_bytes(tmp_path) == outcome_bytes(done)
+    assert told.steps == 4 * STEPS
+    assert sorted(line.partition(" ")[0] for line in told.lines) == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from caev2.ablate.engines.side_by_side import SideBySide
+from tests.ablate.studying import grid, run_grids
+
+if __name__ == "__main__":
+    made, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    run_grids(made, out, grid(seeds=[0, 1]), engine=SideBySide(devices=("cpu",) * jobs))
+"""
+
+
+def start(made: Path, out: Path, jobs: int = 1) -> subprocess.Popen:
+    script = out.parent / "command.py"
+    script.write_text(COMMAND)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, script, made, out, str(jobs)], env=environment, cwd=ROOT)
+
+
+def steps_done(out: Path) -> int:
+    return sum(log.read_bytes().count(b"\n") for log in out.glob("runs/*/log.jsonl"))
+
+
+def wait_until(is_so, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def all_judged(out: Path) -> bool:
+    return len(list(out.glob("runs/*/result.json"))) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_at_random_moments_a_grid_ends_in_the_same_bytes(made, done, tmp_path, jobs):
+    out, chance = tmp_path / "out", random.Random(jobs)
+    for kill in range(5):
+        with start(made, out, jobs) as command:
+            wanted = steps_done(out) + chance.randrange(1, 6)
+            wait_until(lambda: steps_done(out) >= wanted or all_judged(out) or command.poll() is not None)  # noqa: B023
+            time.sleep(chance.uniform(0, 0.3))
+            command.send_signal(signal.SIGKILL if kill % 2 == 0 else signal.SIGTERM)
+    assert steps_done(out) > 0
+    run_grids(made, out, grid(seeds=[0, 1]), engine=SideBySide(devices=("cpu",)))
+    assert outcome_bytes(out) == outcome_bytes(done)
+    assert runs_of(out) == runs_of(done)
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_share_the_work(made, done, tmp_path):
+    out = tmp_path / "out"
+    with start(made, out) as one, start(made, out) as other:
+        assert (one.wait(), other.wait()) == (0, 0)
+    assert outcome_bytes(out) == outcome_bytes(done)
+    assert runs_of(out) == runs_of(done)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_one_run_until_the_next_time(made, done, tmp_path):
+    out = tmp_path / "out"
+    with start(made, out) as command:
+        wait_until(lambda: steps_done(out) >= 2)
+        (worker,) = children_of(command.pid)
+        os.kill(worker, signal.SIGKILL)
+        assert command.wait() == 0
+    failed = [run for run in outcome_of(out).runs if run.failure]
+    assert len(failed) == 1
+    assert "ended from outside (exit status -9)" in failed[0].failure
+    run_grids(made, out, grid(seeds=[0, 1]))
+    assert outcome_bytes(out) == outcome_bytes(done)
+
+
+def children_of(parent: int) -> list[int]:
+    """Processes that a command has started to work for it, and not the tracker of Python's shared memory."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[1]) == parent and b"spawn_main" in (path / "cmdline").read_bytes():
+                    found.append(int(path.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_cluster_that_is_started_here_comes_to_the_same_bytes(made, done, tmp_path):
+    import ray
+
+    from caev2.ablate.engines.cluster import RayTasks
+
+    try:
+        told = Said()
+        run_grids(made, tmp_path, grid(seeds=[0, 1]), engine=RayTasks(address="auto"), progress=told)
+        assert outcome_bytes(tmp_path) == outcome_bytes(done)
+        failing = grid(axis=DIVERGING, set={"epochs": 8})
+        result = run_grids(made, tmp_path / "failing", failing, engine=RayTasks(address="auto"))
+        assert list(result.failures) == ["small/lr=wild/seed=0"]
+    finally:
+        ray.shutdown()
+
+
+def test_a_damaged_result_is_asked_again(made, out):
+    run = next((out / "runs").iterdir())
+    for path in (run / "results").glob("*.json"):
+        path.write_bytes(path.read_bytes()[:40])
+    before = outcome_bytes(out)
+    judging = Judging.by(made / "images")
+    assert find_result(run, judging, ("knn",), STEPS) is None
+    assert run_grids(made, out, grid(seeds=[0, 1])).computed == 1
+    assert outcome_bytes(out) == before
