@@ -124,7 +124,7 @@ def pair(values: Mapping[int, float], reference: Mapping[int, float], *, lower_i
     mean, error = fmean(differences), stdev(differences) / math.sqrt(len(seeds))
     if error <= _ROUNDING * max(abs(one[seed]) for one in (values, reference) for seed in seeds):
         is_zero = all(values[seed] == reference[seed] for seed in seeds)
-        reason = "equal" if is_zero else "the same difference in every pair, so no spread to judge by"
+        reason = "equal in every pair" if is_zero else "the same in every pair"
         return Difference(mean=mean, standard_error=0.0, pairs=len(seeds), verdict="not resolved", reason=reason)
     verdict: Verdict = "not resolved"
     if abs(mean) > CLAIM_ERRORS * error:
@@ -198,8 +198,11 @@ def chance_of_a_claim(pairs: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A comparison along one axis of two, all else equal; neither of the two is the baseline."""
+    """A comparison along one axis of several, all else equal."""
 
+    axis: str
+    value: str
+    """Of the variant; the reference has the axis' baseline."""
     variant: str
     reference: str
     difference: Difference
@@ -208,19 +211,36 @@ class Step:
 def steps_along_axes(outcome: GridOutcome, metric: str) -> tuple[Step, ...]:
     """Of a grid with several axes: each variant against the one with a single axis put back to its baseline.
 
-    Comparisons with the baseline of the grid are left out, as `find_differences` makes them.
+    Where several settings differ from the baseline of the grid at once, nobody knows which of them makes the
+    difference. In a grid with one axis there is nothing that `find_differences` does not say.
     """
-    by_settings = {_place(outcome, variant): variant for variant in outcome.variants}
+    by_place = {place_of(outcome, variant): variant for variant in outcome.variants}
     steps = []
-    for place, variant in by_settings.items():
-        for number, axis in enumerate(outcome.axes):
-            reference = by_settings.get((*place[:number], axis.baseline, *place[number + 1 :]))
-            if reference is not None and reference not in (variant, outcome.baseline):
+    for number, axis in enumerate(outcome.axes if len(outcome.axes) > 1 else ()):
+        for place, variant in by_place.items():
+            reference = by_place.get((*place[:number], axis.baseline, *place[number + 1 :]))
+            if reference is not None and reference != variant:
                 difference = compare(outcome.of(variant), outcome.of(reference), metric)
-                steps.append(Step(variant=variant, reference=reference, difference=difference))
+                steps.append(
+                    Step(
+                        axis=axis.name,
+                        value=place[number],
+                        variant=variant,
+                        reference=reference,
+                        difference=difference,
+                    )
+                )
     return tuple(steps)
 
 
-def _place(outcome: GridOutcome, variant: str) -> tuple[str, ...]:
+def comparisons_of(outcome: GridOutcome) -> tuple[Difference, ...]:
+    """Every comparison of a grid, once: with its baseline, and along its axes."""
+    with_baseline = [one.difference for one in find_differences(outcome) if one.difference is not None]
+    steps = [step for metric in outcome.metrics for step in steps_along_axes(outcome, metric)]
+    return (*with_baseline, *(step.difference for step in steps if step.reference != outcome.baseline))
+
+
+def place_of(outcome: GridOutcome, variant: str) -> tuple[str, ...]:
+    """The value of a variant on each axis."""
     settings = outcome.of(variant)[0].settings
     return tuple(str(settings.get(axis.name)) for axis in outcome.axes)

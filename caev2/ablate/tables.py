@@ -148,4 +148,3 @@ def write_rows(rows: Sequence[Row], folder: Path, name: str) -> list[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, content, scratch=folder)
     return list(contents)
-

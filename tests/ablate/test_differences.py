@@ -10,6 +10,7 @@ from scipy import stats
 from caev2.ablate.differences import (
     chance_of_a_claim,
     compare,
+    comparisons_of,
     count_claims,
     find_differences,
     pair,
@@ -112,14 +113,19 @@ def test_no_pair_has_nothing():
 
 def test_equal_runs_are_not_resolved():
     found = of_two((0.5, 0.6), (0.5, 0.6))
-    assert (found.mean, found.standard_error, found.verdict, found.reason) == (0.0, 0.0, "not resolved", "equal")
+    assert (found.mean, found.standard_error, found.verdict, found.reason) == (
+        0.0,
+        0.0,
+        "not resolved",
+        "equal in every pair",
+    )
 
 
 def test_the_same_difference_twice_is_no_certainty_be_it_exact_or_rounded():
     for lists in (((0.75, 0.5), (0.5, 0.25)), ((0.412, 0.512), (0.398, 0.498))):
         found = of_two(*lists)
         assert found.verdict == "not resolved"
-        assert found.reason.startswith("the same difference")
+        assert found.reason.startswith("the same")
         assert found.standard_error == 0
         assert found.mean != 0
 
@@ -144,7 +150,7 @@ def test_a_lower_loss_is_better_and_a_higher_accuracy():
 )
 def test_what_means_another_thing_is_not_compared(changes, loss, cosine):
     by_metric = {"knn": (0.5, 0.7), "loss": (0.5, 0.7), "cosine_masked": (0.5, 0.7)}
-    values = {("a",): by_metric, ("b",): {name: (0.1, 0.2) for name in by_metric}}
+    values = {("a",): by_metric, ("b",): dict.fromkeys(by_metric, (0.1, 0.2))}
     outcome = make_outcome({"axis": ("a", "b")}, values, **changes)
     found = {metric: finding(outcome, "axis=b", metric).difference for metric in by_metric}
     assert {metric: one.reason for metric, one in found.items()} == {"knn": "", "loss": loss, "cosine_masked": cosine}
@@ -199,18 +205,22 @@ def test_what_could_not_be_claimed_is_no_comparison():
     assert count_claims(found).judged == 6
 
 
-def test_steps_change_one_axis_and_leave_out_the_baseline():
+def test_steps_change_one_axis_and_nothing_else():
     outcome = averages()
-    found = {(step.variant, step.reference): step.difference for step in steps_along_axes(outcome, "knn")}
-    assert set(found) == {
-        ("mask=32,average=group_mean", "mask=32,average=token_mean"),
-        ("mask=32,average=group_mean", "mask=16,average=group_mean"),
-        ("mask=48,average=group_mean", "mask=48,average=token_mean"),
-        ("mask=48,average=group_mean", "mask=16,average=group_mean"),
-    }
-    for (variant, reference), difference in found.items():
-        assert difference == compare(outcome.of(variant), outcome.of(reference), "knn")
+    found = {(step.variant, step.reference): step for step in steps_along_axes(outcome, "knn")}
+    assert len(found) == 3 + 4
+    for (variant, reference), step in found.items():
+        settings, others = (outcome.of(one)[0].settings for one in (variant, reference))
+        assert {name for name in settings if settings[name] != others[name]} == {step.axis}
+        assert others[step.axis] == next(axis.baseline for axis in outcome.axes if axis.name == step.axis)
+        assert step.difference == compare(outcome.of(variant), outcome.of(reference), "knn")
+
+
+def test_every_comparison_of_two_axes_counts_once():
+    # five with the baseline, and four others along an axis, in each of two metrics
+    assert len(comparisons_of(averages())) == 2 * (5 + 4)
 
 
 def test_one_axis_has_no_steps_but_those_to_the_baseline():
     assert steps_along_axes(views(), "knn") == ()
+    assert len(comparisons_of(views())) == 2 * 5

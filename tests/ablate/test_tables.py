@@ -15,7 +15,9 @@ from caev2.errors import OutputError
 from tests.ablate.made_up import RECIPE, averages, supervision, views
 
 settings = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5)
-lists_of_one_kind = st.sampled_from([st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text()])
+lists_of_one_kind = st.sampled_from(
+    [st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text()]
+)
 columns = lists_of_one_kind.flatmap(lambda kind: st.lists(st.none() | kind, min_size=1, max_size=5))
 
 
