@@ -1,6 +1,7 @@
 """Pictures of a grid's numbers: bars with intervals, lines over a numeric setting, a heat map of two settings."""
 
 import itertools
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,10 +28,12 @@ _LEAST_NUMBERS = 3
 
 def wrap(label: str) -> str:
     """A name in lines that leave room for the picture; an underscore may end a line."""
-    return (
-        "\n".join(textwrap.wrap(label.replace("_", "_\0 "), _LABEL_COLUMNS)).replace("\0 ", "").replace("\0", "")
-        or label
-    )
+    lines = [""]
+    for piece in re.findall(rf"[^\s_]{{1,{_LABEL_COLUMNS - 1}}}_?|_|\s+", label):
+        if lines[-1] and len(lines[-1] + piece) > _LABEL_COLUMNS:
+            lines.append("")
+        lines[-1] += piece if lines[-1] else piece.lstrip()
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def measure_of(metric: str) -> str:
