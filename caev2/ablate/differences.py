@@ -54,7 +54,7 @@ class Finding:
     metric: str
     by_seed: Mapping[int, float]
     failed: int
-    """Runs without this number."""
+    """Runs that failed, or whose number is not finite. A run that ends without such a number has not failed."""
     difference: Difference | None
     """To the baseline; none for the baseline itself."""
 
@@ -82,7 +82,7 @@ def _find(outcome: GridOutcome, variant: str, metric: str) -> Finding:
         variant=variant,
         metric=metric,
         by_seed=by_seed,
-        failed=len(runs) - len(by_seed),
+        failed=sum(run.failure is not None or metric in run.scores for run in runs) - len(by_seed),
         difference=None if is_baseline else compare(runs, outcome.of(outcome.baseline), metric),
     )
 

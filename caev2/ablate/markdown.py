@@ -63,7 +63,11 @@ def ablations_page(outcomes: Sequence[GridOutcome], pictures: Mapping[str, Pictu
     blocks = ["# Ablations", _say_amount(outcomes), *_say_chance(outcomes), *notes]
     blocks += ["## What was found", _summary(outcomes), "## How to read this page", _bullets(_READING)]
     for outcome in outcomes:
-        blocks += [f'<a id="{outcome.grid}"></a>', f"## {outcome.title}", *_section(outcome, pictures[outcome.grid])]
+        blocks += [
+            f'<a id="{_anchor(outcome)}"></a>',
+            f"## {outcome.title}",
+            *_section(outcome, pictures[outcome.grid]),
+        ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -172,9 +176,14 @@ def _summary(outcomes: Sequence[GridOutcome]) -> str:
     for outcome in outcomes:
         found = " ".join(say_findings(outcome, outcome.metrics[0], with_numbers=False)) if outcome.metrics else ""
         claim = outcome.claim or outcome.title
-        cells = (f"[{outcome.grid}](#{outcome.grid})", claim, found or "nothing to compare")
+        cells = (f"[{outcome.grid}](#{_anchor(outcome)})", claim, found or "nothing to compare")
         lines.append("| " + " | ".join(map(_escape, cells)) + " |")
     return "\n".join(lines)
+
+
+def _anchor(outcome: GridOutcome) -> str:
+    """Where the section of a grid begins; a space would end a link."""
+    return outcome.grid.replace(" ", "-")
 
 
 def _say_amount(outcomes: Sequence[GridOutcome]) -> str:

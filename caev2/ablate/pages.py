@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from caev2.ablate.curves import plot_curves, read_curves
 from caev2.ablate.markdown import ablations_page, table_page
@@ -36,10 +37,12 @@ def write_pages(outcomes: Sequence[GridOutcome], out: Path) -> list[Path]:
         folder = out / outcome.grid
         drawn = {} if notes else draw(outcome, folder, out / "runs")
         written += [
-            _write(folder / TABLE, table_page(outcome, {title: path.name for title, path in drawn.items()}, notes))
+            _write(
+                folder / TABLE, table_page(outcome, {title: quote(path.name) for title, path in drawn.items()}, notes)
+            )
         ]
         written += [*write_rows(rows_of(outcome), folder, "runs"), *drawn.values()]
-        pictures[outcome.grid] = {title: f"{outcome.grid}/{path.name}" for title, path in drawn.items()}
+        pictures[outcome.grid] = {title: quote(f"{outcome.grid}/{path.name}") for title, path in drawn.items()}
     written += write_rows([row for outcome in outcomes for row in rows_of(outcome)], out, "all-runs")
     return [*written, _write(out / PAGE, ablations_page(outcomes, pictures, notes))]
 
@@ -79,13 +82,13 @@ def draw(outcome: GridOutcome, folder: Path, runs: Path) -> dict[str, Path]:
         folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
     for metric in _drawn_metrics(outcome):
-        name = title_of(metric)
-        drawn[f"{name}: bars and differences"] = plot_bars(outcome, metric, folder / f"bars-{metric}.png")
+        name, word = title_of(metric), metric.replace(" ", "-")
+        drawn[f"{name}: bars and differences"] = plot_bars(outcome, metric, folder / f"bars-{word}.png")
         axis = numeric_axis(outcome)
         if axis is not None:
-            drawn[f"{name} over {axis.name}"] = plot_line(outcome, axis, metric, folder / f"line-{metric}.png")
+            drawn[f"{name} over {axis.name}"] = plot_line(outcome, axis, metric, folder / f"line-{word}.png")
         if len(outcome.axes) == 2:
-            drawn[f"{name}: heat map"] = plot_heat(outcome, metric, folder / f"heat-{metric}.png")
+            drawn[f"{name}: heat map"] = plot_heat(outcome, metric, folder / f"heat-{word}.png")
     curves = read_curves(outcome, runs)
     if curves:
         drawn["curves over epochs"] = plot_curves(outcome, curves, folder / "curves.png")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from caev2.ablate.differences import CLAIM_ERRORS, Finding, find_differences, place_of
 from caev2.ablate.outcome import Axis, GridOutcome
-from caev2.ablate.wording import is_accuracy, label_of, number_of, say_axis, scale_of, title_of
+from caev2.ablate.wording import is_accuracy, label_of, number_of, say_absence, say_axis, scale_of, title_of
 from caev2.eval.drawing import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, new_figure, save, undress
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def _layout(outcome: GridOutcome) -> tuple[list[float], list[str]]:
 
 def _draw_bar(axes: "Axes", height: float, colour: str, finding: Finding) -> None:
     if finding.mean is None:
-        axes.annotate("failed", (0, height), xytext=(4, 0), textcoords="offset points", va="center", color=GREY)
+        axes.annotate(
+            say_absence(finding), (0, height), xytext=(4, 0), textcoords="offset points", va="center", color=GREY
+        )
         return
     scale = scale_of(finding.metric)
     values = [scale * value for value in finding.by_seed.values()]
@@ -222,7 +224,7 @@ def plot_heat(outcome: GridOutcome, metric: str, path: Path) -> Path:
 
 def _cell_text(finding: Finding) -> str:
     if finding.mean is None:
-        return "failed"
+        return say_absence(finding)
     scale, digits = scale_of(finding.metric), 1 if is_accuracy(finding.metric) else 3
     spread = "" if finding.deviation is None else f"\n± {scale * finding.deviation:.{digits}f}"
     return f"{scale * finding.mean:.{digits}f}{spread}"

@@ -61,10 +61,15 @@ def say_setting(axis: str, value: str) -> str:
     return f"{say_axis(axis)} {value}" if needs else value
 
 
+def say_absence(finding: Finding) -> str:
+    """Why a variant has no number: its runs failed, or they have none of this kind."""
+    return "failed" if finding.failed else "none"
+
+
 def say_value(finding: Finding) -> str:
     """Mean ± standard deviation over seeds, in percent or to three digits, and how many failed."""
     if finding.mean is None:
-        return "failed"
+        return say_absence(finding)
     scale, digits = scale_of(finding.metric), 1 if is_accuracy(finding.metric) else 3
     text = f"{scale * finding.mean:.{digits}f}"
     if finding.deviation is not None:

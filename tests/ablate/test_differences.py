@@ -172,6 +172,12 @@ def test_a_number_that_is_not_finite_counts_as_failed():
     assert (found.failed, found.mean) == (1, 0.6)
 
 
+def test_a_kind_of_number_that_a_run_does_not_have_is_no_failure():
+    values = {("a",): {"cosine_masked": (0.5, 0.6)}, ("b",): {}}
+    found = finding(make_outcome({"axis": ("a", "b")}, values), "axis=b", "cosine_masked")
+    assert (found.failed, found.mean, found.difference.reason) == (0, None, "no pair")
+
+
 def test_without_a_baseline_nothing_is_resolved():
     failures = {(("both",), seed): "killed" for seed in (0, 1)}
     outcome = supervision(failures=failures)

@@ -209,6 +209,21 @@ def test_every_file_is_written_and_every_link_leads_to_one(tmp_path):
     assert linked == {path for path in paths if path.suffix == ".png"}
 
 
+def test_a_metric_of_two_words_has_pictures_that_links_find(tmp_path):
+    values = {("a",): {"official linear": (0.5, 0.51)}, ("b",): {"official linear": (0.4, 0.42)}}
+    write_pages([make_outcome({"way": ("a", "b")}, values, grid="two words")], tmp_path)
+    page = (tmp_path / "ablations.md").read_text()
+    (image,) = (
+        child.attrs["src"]
+        for token in MarkdownIt().parse(page)
+        for child in token.children or ()
+        if child.type == "image"
+    )
+    assert (tmp_path / image.replace("%20", " ")).exists()
+    assert "(#two-words)" in page
+    assert '<a id="two-words"></a>' in page
+
+
 def test_all_runs_are_those_of_the_grids_together(tmp_path):
     outcomes = [supervision(), views(), averages()]
     written(outcomes, tmp_path)

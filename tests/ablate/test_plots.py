@@ -1,5 +1,6 @@
 """Pictures of grids: what was given is what is seen."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -12,7 +13,12 @@ from PIL import Image
 from caev2.ablate.curves import plot_curves, read_curves
 from caev2.ablate.plots import is_geometric, numeric_axis, plot_bars, plot_heat, plot_line, wrap
 from caev2.errors import CheckpointError, ConfigError
+from caev2.extract.run import extract
+from caev2.pretrain.telling.log import read_log
 from tests.ablate.made_up import RECIPE, averages, make_outcome, supervision, views, write_logs
+from tests.made_up import EXTRACT, PatchMeans, make_photographs
+from tests.made_up_pretrain import PRETRAIN
+from tests.pretrain.training import train
 
 BLUE, ORANGE = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
 
@@ -149,6 +155,20 @@ def test_curves_are_means_over_seeds_up_to_the_last_epoch(tmp_path):
     for epoch, value in both.items():
         assert value == pytest.approx((one["loss"]["tokens=both"][epoch] + other["loss"]["tokens=both"][epoch]) / 2)
     assert list(found["knn_percent"]["tokens=both"]) == [1, 2, 3, 4]
+
+
+def test_the_log_of_a_real_run_is_a_curve_to_its_last_epoch(tmp_path):
+    make_photographs(tmp_path / "images", 20)
+    extract(tmp_path / "images", tmp_path / "store", EXTRACT, teacher=PatchMeans())
+    recipe = dataclasses.replace(PRETRAIN, knn_epochs=1)
+    outcome = two((0.5,), (0.4,), seeds=(0,), recipes={("a",): {"epochs": recipe.epochs}})
+    run = tmp_path / "runs" / outcome.runs[0].fingerprint
+    train(tmp_path, run, recipe, judge=lambda student: {"knn_percent": 12.5})
+    found = {name: curves["way=a"] for name, curves in read_curves(outcome, tmp_path / "runs").items()}
+    assert set(found) == {"loss", "cosine_masked", "cosine_visible", "knn_percent"}
+    assert list(found["loss"].values()) == [loss["loss"] for loss in read_log(run) if "loss" in loss]
+    assert max(found["loss"]) == recipe.epochs
+    assert found["knn_percent"] == {1.0: 12.5, 2.0: 12.5, 3.0: 12.5}
 
 
 def test_what_the_log_does_not_say_is_no_curve(tmp_path):
