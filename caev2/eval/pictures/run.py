@@ -11,12 +11,13 @@ from torch import Tensor
 
 from caev2.errors import ConfigError, SourceError, TeacherError
 from caev2.eval.crops import Cropping
+from caev2.eval.drawing import require_matplotlib
 from caev2.eval.entrants import RunEntry
 from caev2.eval.pca import joint_rgb
 from caev2.eval.pictures.colours import heat, mark_patch
 from caev2.eval.pictures.looks import Grid, Looks, look, look_of_teacher, read_crops
 from caev2.eval.pictures.neighbours import Neighbour, class_tokens, find_neighbours
-from caev2.eval.plots import plot_grid, require_matplotlib
+from caev2.eval.plots import plot_grid
 from caev2.eval.run import RESIZE_RATIO
 from caev2.eval.subjects import load_student, student_subject
 from caev2.extract.teachers.recorded import load_recorded_teacher
