@@ -39,9 +39,6 @@ class Form:
     quick: bool
 
 
-QUICK_SETTINGS: dict[str, Any] = {"epochs": 16, "batch_size": 64}
-"""What the quick form sets beside the recipe `demo`."""
-
 _CODECS = ("int8", "lloyd4", "klt", "pq")
 _TAPS = 'taps=["projected", "post_norm", "block:12"]'
 _EXTRACTED = ("--recipe", "base-300e", "--views", "16", "--codec", "float16")
@@ -71,10 +68,10 @@ FULL = Form(
 )
 
 QUICK = Form(
-    recipe="demo",
-    settings=QUICK_SETTINGS,
+    recipe="study",
+    settings={},
     seeds=(0, 1),
-    sizes={"128 wide": {}, "64 wide": {"model.width": 64, "model.regressor_width": 64}},
+    sizes={"64 wide": {}, "128 wide": {"model.width": 128, "model.regressor_width": 128}},
     masked=(16, 32, 48),
     recipe_masked=16,
     last_block="block-4",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from caev2.ablate.built_in import QUICK_SETTINGS, built_in_grids
+from caev2.ablate.built_in import built_in_grids
 from caev2.ablate.expansion import expand
 from caev2.recipe import fingerprint, to_mapping
 
@@ -53,9 +53,9 @@ def test_the_quick_grids_come_to_few_runs_a_seed():
     assert sum(map(len, runs_of(quick=True).values())) == 49
 
 
-def test_quick_settings_are_in_every_quick_run_and_in_no_other():
+def test_quick_runs_are_those_of_the_built_in_study_and_full_ones_see_224_pixels():
     for runs in runs_of(quick=True).values():
-        assert {run.recipe.epochs for run in runs} == {QUICK_SETTINGS["epochs"]}
+        assert {(run.recipe.epochs, run.recipe.model.image_px) for run in runs} == {(16, 64)}
     for runs in runs_of(quick=False).values():
         assert {(run.recipe.epochs, run.recipe.model.image_px) for run in runs} == {(100, 224)}
 
