@@ -199,10 +199,8 @@ def _engine(name: str, device: str | None, jobs: int, gpus: int | None, ray_addr
 
 def _pages(result: "AblationResult", out: Path) -> list[Path]:
     """Tables, plots and pages of what was found."""
-    try:
-        from caev2.ablate.pages import write_pages  # type: ignore[import-not-found]
-    except ModuleNotFoundError:
-        return []
+    from caev2.ablate.pages import write_pages
+
     return write_pages(result.outcomes, out)
 
 
