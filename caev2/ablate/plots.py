@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from caev2.ablate.differences import CLAIM_ERRORS, Finding, find_differences, place_of
 from caev2.ablate.outcome import Axis, GridOutcome
-from caev2.ablate.wording import is_accuracy, label_of, number_of, say_absence, say_axis, scale_of, title_of
+from caev2.ablate.wording import (
+    is_accuracy,
+    label_of,
+    number_of,
+    say_absence,
+    say_axis,
+    say_setting,
+    scale_of,
+    title_of,
+)
 from caev2.eval.drawing import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, new_figure, save, undress
 
 if TYPE_CHECKING:
@@ -165,7 +174,7 @@ def plot_line(outcome: GridOutcome, axis: Axis, metric: str, path: Path) -> Path
     axes.set_xticks(numbers, names)
     axes.minorticks_off()
     for colour, (other, by_value) in zip(COLOURS * len(found), found.items(), strict=False):
-        _draw_line(axes, by_value, colour, other)
+        _draw_line(axes, by_value, colour, other, axis.name)
     axes.set(xlabel=say_axis(axis.name), title=f"{measure_of(metric)}: mean over seeds ± one deviation")
     if axes.get_legend_handles_labels()[1]:
         others = [say_axis(one.name) for one in outcome.axes if one is not axis]
@@ -174,7 +183,7 @@ def plot_line(outcome: GridOutcome, axis: Axis, metric: str, path: Path) -> Path
     return save(figure, path)
 
 
-def _draw_line(axes: "Axes", by_value: Mapping[str, Sequence[float]], colour: str, label: str) -> None:
+def _draw_line(axes: "Axes", by_value: Mapping[str, Sequence[float]], colour: str, label: str, axis: str) -> None:
     points = sorted((x, values) for name, values in by_value.items() if (x := number_of(name)) is not None)
     style: dict[str, Any] = {"color": colour, "linewidth": 1.6, "capsize": 3, "marker": "o", "markersize": 5}
     if points:
@@ -185,7 +194,8 @@ def _draw_line(axes: "Axes", by_value: Mapping[str, Sequence[float]], colour: st
         axes.plot([x] * len(values), values, ".", color=BLACK, markersize=3.5, zorder=3)
     level = {name: values for name, values in by_value.items() if number_of(name) is None}
     for dashes, (name, values) in zip((":", "--", "-.") * len(level), level.items(), strict=False):
-        both = f"{label}, {name}" if label else name
+        said = say_setting(axis, name)
+        both = f"{label}, {said}" if label else said
         axes.axhline(fmean(values), color=colour if label else ORANGE, linestyle=dashes, linewidth=1.4, label=both)
 
 

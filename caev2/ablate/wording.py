@@ -92,7 +92,7 @@ def say_difference(difference: Difference, metric: str, unit: str = "") -> str:
     digits = 1 if is_accuracy(metric) else 3
     if error:  # a small one is told to its first digit
         digits = min(max(digits, math.ceil(-math.log10(scale * error) - _ROUNDING)), digits + 2)
-    text = f"{scale * difference.mean:+.{digits}f}"
+    text = f"{round(scale * difference.mean, digits) + 0.0:+.{digits}f}"  # never -0.0
     if difference.reason or error is None:
         return f"{text}{unit}, {difference.reason}"
     return f"{text} ± {scale * error:.{digits}f}{unit}"

@@ -71,6 +71,8 @@ def test_sentences_say_direction_size_and_pairs():
         ((0.40, 0.412), "kNN: b is worse than a (-9.9 ± 0.1 points over 2 pairs)."),
         ((0.60, 0.612), "kNN: b is better than a (+10.1 ± 0.1 points over 2 pairs)."),
         ((0.50, 0.506), "kNN: b against a: not resolved (-0.2 ± 0.2 points over 2 pairs)."),
+        ((0.50, 0.5098), "kNN: b against a: not resolved (-0.01 ± 0.01 points over 2 pairs)."),
+        ((0.504, 0.5058), "kNN: b against a: not resolved (+0.0 ± 0.4 points over 2 pairs)."),
         ((0.50, 0.51), "kNN: b against a: not resolved (+0.0 points, equal in every pair)."),
     ],
 )
