@@ -8,7 +8,7 @@ import click
 
 from caev2.commands.invocation import IMAGES, LOCAL, common_options, example
 from caev2.commands.ranks import gpus_option
-from caev2.commands.subjects import NAMES, Named, name_subjects, size_option
+from caev2.commands.subjects import NAMES, Named, name_subjects, subject_options
 from caev2.store.sources.at_url import ImagesUrl
 
 if TYPE_CHECKING:
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("probe runs/base labelled-photographs"))
 @click.argument("paths", nargs=-1, required=True, type=IMAGES, metavar=NAMES)
-@click.option("--random-init", metavar="RECIPE", default=None, help="Also an untrained student of this recipe.")
-@click.option("--teacher", default=None, help="Also this teacher; for a run, where the weights of its teacher are.")
 @click.option("--pixels", type=int, default=None, metavar="SIZE", help="Also the pixels themselves, at this size.")
-@click.option("--only", is_flag=True, help="Without random starts and teachers of what is named.")
 @click.option(
     "--kind",
     "kinds",
@@ -64,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option("--ema", is_flag=True, help="Judge the moving average of the run's weights (ema_decay) beside them.")
 @click.option("--seed", default=0, show_default=True, help="Of the held-out tenth, the heads and --random-init.")
-@size_option
+@subject_options
 @gpus_option
 @common_options
 @click.pass_context
@@ -109,7 +106,6 @@ def probe(
     from caev2.commands.sharing import shared
     from caev2.eval import result as outcome
     from caev2.eval import run as stage
-    from caev2.terminal import print_json
 
     *words, images = paths
     with shared(ctx, gpus, device, quiet) as (company, where, progress):
@@ -139,18 +135,17 @@ def probe(
                 ema=ema,
             )
         )
-        entry = named.entry
         result = stage.probe(
             named.entrants,
             images,
             kinds=_by_protocol(kinds or stage.KINDS, protocol),
             resize_px=resize_px,
-            orientation=entry.orientation if entry else "exif",
+            orientation=named.orientation,
             seed=seed,
             settings=settings,
             device=where,
             progress=progress,
-            run=company.together(entry.facts) if entry else None,
+            run=named.facts(company),
             cache=None if no_cache else cache or named.cache,
             company=company,
         )
@@ -158,12 +153,7 @@ def probe(
             company.first(partial(outcome.save_result, result, named.run))
         if not company.ranks.is_first:
             return
-    if as_json:
-        print_json(result.mapping())
-    else:
-        outcome.print_result(result)
-        if entry is not None and named.run is not None:
-            print(f"{named.run} at step {entry.step:,}; the table is in {named.run / 'result.json'}")
+    named.print_outcome(result, "result.json", outcome.print_result, as_json)
 
 
 def _by_protocol(kinds: tuple[str, ...], protocol: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import click
 
 from caev2.commands.invocation import LOCAL, common_options, example
 from caev2.commands.ranks import gpus_option
-from caev2.commands.subjects import NAMES, Named, name_subjects, size_option
+from caev2.commands.subjects import NAMES, Named, name_subjects, subject_options
 
 
 @click.command(epilog=example("segment runs/base ADEChallengeData2016 --ignore 0"))
@@ -20,9 +20,6 @@ from caev2.commands.subjects import NAMES, Named, name_subjects, size_option
     show_default=True,
     help="The number of a mask that counts for nobody; 0 for ADE20K, whose classes begin at 1.",
 )
-@click.option("--random-init", metavar="RECIPE", default=None, help="Also an untrained student of this recipe.")
-@click.option("--teacher", default=None, help="Also this teacher; for a run, where the weights of its teacher are.")
-@click.option("--only", is_flag=True, help="Without random starts and teachers of what is named.")
 @click.option("--epochs", type=int, default=20, show_default=True, help="How long the head is trained.")
 @click.option("--batch-size", type=int, default=16, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True, help="Of AdamW, at its highest.")
@@ -38,7 +35,7 @@ from caev2.commands.subjects import NAMES, Named, name_subjects, size_option
 @click.option("--cache", type=LOCAL, default=None, help="Where tokens are kept. Default: RUN/features.")
 @click.option("--no-cache", is_flag=True, help="Keep no tokens, and use none that were kept.")
 @click.option("--seed", default=0, show_default=True, help="Of heads, batches and --random-init.")
-@size_option
+@subject_options
 @gpus_option
 @common_options
 @click.pass_context
@@ -78,7 +75,6 @@ def segment(
     from caev2.eval.result import save_result
     from caev2.eval.segmentation import run as stage
     from caev2.eval.segmentation.training import SegmentationSettings
-    from caev2.terminal import print_json
 
     *words, images = paths
     with shared(ctx, gpus, device, quiet) as (company, where, progress):
@@ -98,18 +94,17 @@ def segment(
                 name_subjects, words, random_init=random_init, teacher=teacher, only=only, seed=seed, size_px=size_px
             )
         )
-        entry = named.entry
         result = stage.segment(
             named.entrants,
             images,
             settings=settings,
             ignore=0 if ignore == "0" else 255,
             resize_px=resize_px,
-            orientation=entry.orientation if entry else "exif",
+            orientation=named.orientation,
             seed=seed,
             device=where,
             progress=progress,
-            run=company.together(entry.facts) if entry else None,
+            run=named.facts(company),
             cache=None if no_cache else cache or named.cache,
             company=company,
         )
@@ -117,9 +112,4 @@ def segment(
             company.first(partial(save_result, result, named.run, "segmentation.json"))
         if not company.ranks.is_first:
             return
-    if as_json:
-        print_json(result.mapping())
-    else:
-        stage.print_segmentation(result)
-        if entry is not None and named.run is not None:
-            print(f"{named.run} at step {entry.step:,}; the table is in {named.run / 'segmentation.json'}")
+    named.print_outcome(result, "segmentation.json", stage.print_segmentation, as_json)

@@ -1,9 +1,9 @@
 """Who is judged: what `caev2 probe` and `caev2 segment` are told, in words, as entrants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,17 +11,32 @@ from caev2.errors import ConfigError
 
 if TYPE_CHECKING:
     from caev2.eval.entrants import Entrant, RunEntry
+    from caev2.eval.result import Result, RunFacts
+    from caev2.pretrain.together.ranks import Company
+    from caev2.store.pixels.decode import Orientation
 
 NAMES = "[RUN | FILE | timm:MODEL] IMAGES"
 _TIMM = "timm:"
 
-size_option = click.option(
-    "--size",
-    "size_px",
-    type=int,
-    default=None,
-    help="timm: side of the crops in pixels. Default: that of the model's published weights.",
+_OPTIONS = (
+    click.option("--random-init", metavar="RECIPE", default=None, help="Also an untrained student of this recipe."),
+    click.option("--teacher", default=None, help="Also this teacher; for a run, where the weights of its teacher are."),
+    click.option("--only", is_flag=True, help="Without random starts and teachers of what is named."),
+    click.option(
+        "--size",
+        "size_px",
+        type=int,
+        default=None,
+        help="timm: side of the crops in pixels. Default: that of the model's published weights.",
+    ),
 )
+
+
+def subject_options(command: Callable) -> Callable:
+    """Who is judged beside those whom the arguments name: `random_init`, `teacher`, `only` and `size_px`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +53,28 @@ class Named:
     def cache(self) -> Path | None:
         """Where features are kept if nothing else is said."""
         return None if self.run is None else self.run / "features"
+
+    @property
+    def orientation(self) -> "Orientation":
+        """Whether the EXIF orientation is applied: as the run did."""
+        return self.entry.orientation if self.entry else "exif"
+
+    def facts(self, company: "Company") -> "RunFacts | None":
+        """Which weights the run's student has, the same for all who share the work."""
+        return company.together(self.entry.facts) if self.entry else None
+
+    def print_outcome(
+        self, result: "Result", file_name: str, print_table: Callable[[Any], None], as_json: bool
+    ) -> None:
+        """Print a result, and for a run where it was written."""
+        from caev2.terminal import print_json
+
+        if as_json:
+            print_json(result.mapping())
+            return
+        print_table(result)
+        if self.entry is not None and self.run is not None:
+            print(f"{self.run} at step {self.entry.step:,}; the table is in {self.run / file_name}")
 
 
 def name_subjects(
