@@ -1,4 +1,7 @@
-"""Bars with intervals, lying, each with its name before it and its number behind."""
+"""Bars with intervals, lying, each with its name before it and its number behind.
+
+Where numbers are so close that the axis does not begin at 0, they are points: the length of a bar would lie.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,15 +71,19 @@ def _axis(across: Scale, height: float | int) -> list[Html]:
 
 
 def _bar(bar: Bar, row: int, across: Scale, unit: str) -> Html:
-    top = row * _ROW + (_ROW - _THICK) / 2
+    top = row * _ROW + (_ROW - _THICK) / 2 - 1
     middle = top + _THICK / 2
     name = letters(across.begin - 8, middle + 4.5, _shortened(bar.name, across.begin - 8), class_="name", anchor="end")
     if bar.value is None:
         return tag("g", name, letters(across.begin + 4, middle + 4.5, bar.words, class_="tick"))
     width = max(across(bar.value) - across.begin, 1.0)
-    body = tag("rect", x=across.begin, y=top, width=width, height=_THICK, rx=2, class_=f"fill-{bar.colour}")
+    shape = f"fill-{bar.colour}"
+    body = tag("rect", x=across.begin, y=top, width=width, height=_THICK, rx=2, class_=shape)
+    point = tag("circle", cx=across(bar.value), cy=middle, r=5.5, class_=f"{shape} point")
     number = letters(across.end + 10, middle + 4.5, _words(bar, unit), class_="value")
-    dots = [tag("circle", cx=across(dot), cy=middle, r=2, class_="draw") for dot in bar.dots]
+    dots = [tag("circle", cx=across(dot), cy=top + _THICK + 3.5, r=1.7, class_="draw") for dot in bar.dots]
+    if across.low > 0:
+        return tag("g", name, _whisker(bar, middle, across), point, dots, number)
     return tag("g", name, body, dots, _whisker(bar, middle, across), number)
 
 

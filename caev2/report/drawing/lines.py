@@ -54,7 +54,7 @@ def line_chart(
     if ceiling is not None:
         high = min(high, max(ceiling, *values))
     ends = _names_at_ends(lines, unit, digits)
-    right = WIDTH - 14 - 7.2 * max(map(len, ends))
+    right = WIDTH - 14 - max(7.2 * max(map(len, ends)), 34)
     steps = [x for line in lines for x, _ in line.points]
     across = Scale(low=min(steps), high=max(max(steps), min(steps) + 1), begin=_LEFT, end=right)
     up = Scale(low=low, high=high, begin=_HEIGHT - _BOTTOM, end=_TOP)
@@ -68,9 +68,9 @@ def _grid(across: Scale, up: Scale) -> list[Html]:
     for value in ticks(up.low, up.high):
         marks.append(tag("line", x1=across.begin, x2=across.end, y1=up(value), y2=up(value), class_="grid"))
         marks.append(letters(across.begin - 6, up(value) + 4, say_tick(value), anchor="end"))
-    for value in ticks(across.low, across.high, 4):
+    for value in (value for value in ticks(across.low, across.high, 4) if value == round(value)):
         marks.append(letters(across(value), up.begin + 18, say_tick(value), anchor="middle"))
-    marks.append(letters(across.end + 8, up.begin + 18, "step"))
+    marks.append(letters(WIDTH - 2, up.begin + 18, "step", anchor="end"))
     return marks
 
 

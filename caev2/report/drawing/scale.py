@@ -29,7 +29,7 @@ def ticks(low: float | int, high: float | int, count: int = 5) -> tuple[float, .
         return (float(low),)
     rough = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * one for one in _STEPS if power * one >= rough * 0.999)
+    step = next(power * one for one in _STEPS if power * one >= rough * 0.8)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return tuple(round(number * step, 12) for number in range(first, last + 1))
 

@@ -18,7 +18,7 @@ def heat_strip(rows: Mapping[str, Sequence[float | None]], classes: Sequence[str
     if not rows or not classes or len(classes) > _MOST:
         return None
     wordy = len(classes) <= 20
-    head = tag("tr", tag("th", what), [tag("th", name, scope="col", title=name) for name in classes] if wordy else None)
+    head = tag("tr", tag("td"), [tag("th", name, scope="col", title=name) for name in classes] if wordy else None)
     lines = [
         tag(
             "tr",
@@ -28,7 +28,9 @@ def heat_strip(rows: Mapping[str, Sequence[float | None]], classes: Sequence[str
         for who, shares in rows.items()
     ]
     kind = "strip" if wordy else "strip fine"
-    content = tag("table", tag("thead", head) if wordy else tag("caption", what), tag("tbody", lines), class_=kind)
+    content = tag(
+        "table", tag("caption", what), tag("thead", head) if wordy else None, tag("tbody", lines), class_=kind
+    )
     return tag("div", content, class_="scroll", tabindex=0, role="region", aria_label=what)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from caev2.errors import CheckpointError
 from caev2.eval.entrants import sha256_of_file
 from caev2.pretrain.weights.checkpoint import list_checkpoints
+from caev2.report.reading.files import without_folders
 from caev2.report.reading.results import Result
 from caev2.report.reading.runs import RunFolder, checkpoint_fingerprint
 from caev2.report.reading.stores import StoreFolder
@@ -37,8 +38,7 @@ class Link:
 
 def worst(checks: tuple[Check, ...]) -> Mark:
     """The mark that one has to know of."""
-    marks: list[Mark] = [check.mark for check in checks]
-    return min(marks, key=_BY_ALARM.index, default="not at hand")
+    return next((mark for mark in _BY_ALARM if any(check.mark == mark for check in checks)), "not at hand")
 
 
 def compared(words: str, recorded: object, found: object) -> Check:
@@ -187,5 +187,9 @@ def _teacher_link(run: RunFolder, store: StoreFolder) -> Link:
     tap = "" if run.identity is None else f"taken at {run.identity.target.get('tap', '?')}"
     hashes = (("sha256", str(recorded["sha256"])),) if recorded.get("sha256") else ()
     return Link(
-        kind="teacher", title=str(recorded.get("name", "not recorded")), hashes=hashes, about=(tap,), checks=(check,)
+        kind="teacher",
+        title=without_folders(str(recorded.get("name", "not recorded"))),
+        hashes=hashes,
+        about=(tap,),
+        checks=(check,),
     )

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from caev2.report.reading.files import Gap, children, read_mapping
 
 Kind = Literal["probe", "segment", "finetune"]
-MASKS, TUNED = "masks (mIoU)", "fine-tuned"
-"""What two evaluations are called beside probes, which have names of their own."""
+KNN, MASKS, TUNED = "kNN", "masks (mIoU)", "fine-tuned"
+"""What evaluations are called on the page, where that is not their key."""
 _TUNED_KEY = "finetune"
 
 
@@ -165,7 +165,7 @@ def _segmented(subject: Mapping[str, Any]) -> Entry:
 
 
 def _called(name: str) -> str:
-    return name.replace(_TUNED_KEY, TUNED)
+    return {"knn": KNN}.get(name, name.replace(_TUNED_KEY, TUNED))
 
 
 def _share(found: Mapping[str, Any], draws: Sequence[float | int]) -> Share:

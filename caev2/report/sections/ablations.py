@@ -12,6 +12,7 @@ from caev2.report.reading.studies import ABLATE, Grid
 from caev2.report.sections.pictures import embedded
 from caev2.report.sections.section import Section, charts, table, unfolding
 
+_NAMES = {"knn": "kNN"}
 _SHOWN_BARS = 2  # metrics drawn; the table has all
 
 
@@ -42,7 +43,7 @@ def _show(grid: Grid, outcome: GridOutcome) -> Html:
         tag(
             "p",
             tag("cite", without_folders(outcome.source)) if outcome.source else None,
-            " ",
+            " · " if outcome.source else None,
             _say_size(outcome),
             class_="images",
         ),
@@ -67,13 +68,20 @@ def is_share(metric: str) -> bool:
 
 def say_metric(metric: str) -> str:
     """A metric with its unit."""
-    return f"{metric.replace('_', ' ')} %" if is_share(metric) else metric.replace("_", " ")
+    words = _NAMES.get(metric, metric.replace("_", " "))
+    return f"{words} %" if is_share(metric) else words
 
 
 def _say(value: float, metric: str, *, signed: bool = False) -> str:
     number = 100 * value if is_share(metric) else value
     digits = 1 if is_share(metric) else 3
     return f"{number:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def label_of(outcome: GridOutcome, variant: str) -> str:
+    """A variant without the name of its axis, where there is but one."""
+    name = variant.removeprefix(f"{outcome.axes[0].name}=") if len(outcome.axes) == 1 else variant
+    return without_folders(name) or variant
 
 
 def say_value(finding: Finding) -> str:
@@ -110,7 +118,7 @@ def _table(outcome: GridOutcome, findings: Sequence[Finding]) -> Html:
 
 def _name(outcome: GridOutcome, variant: str) -> Html:
     baseline = tag("small", "baseline") if variant == outcome.baseline else None
-    return joined([without_folders(variant), baseline], " ")
+    return joined([label_of(outcome, variant), baseline], " ")
 
 
 def _cell(finding: Finding) -> Child:
@@ -141,7 +149,7 @@ def _bars(outcome: GridOutcome, findings: Sequence[Finding], metric: str) -> Htm
 
 
 def _bar(outcome: GridOutcome, finding: Finding, factor: int) -> Bar:
-    name, mean, reach = without_folders(finding.variant), finding.mean, finding.deviation
+    name, mean, reach = label_of(outcome, finding.variant), finding.mean, finding.deviation
     if mean is None:
         return Bar(name=name, value=None, words="failed")
     claimed = finding.difference is not None and finding.difference.is_claimed

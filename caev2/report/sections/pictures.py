@@ -15,6 +15,7 @@ SHOW = "caev2 show RUN IMAGE --out RUN/pictures"
 _WIDEST_PX = 1600
 _MOST_BYTES = 900_000  # of one picture; larger ones become smaller, so that a page of ten stays below 10 MB
 _MOST_PICTURES = 24  # of a run
+_DRAWN = ("loss", "accuracy")
 _CAPTIONS = {
     "patches": "Patch latents as colours: principal components, one basis for all columns",
     "patches-scenes": "Patch latents of scenes as colours, one basis for teacher and student",
@@ -32,7 +33,7 @@ def pictures_section(runs: Sequence[RunFolder]) -> Section:
     body: list[Html] = []
     gaps = []
     for run in runs:
-        shown = [embedded(path, _caption(path)) for path in run.pictures[:_MOST_PICTURES]]
+        shown = [embedded(path, _caption(path)) for path in _in_order(run.pictures)[:_MOST_PICTURES]]
         known = [one for one in shown if one is not None]
         if len(known) < len(shown):
             gaps.append(Gap(what=f"{len(shown) - len(known)} pictures of {run.name} are damaged.", command=SHOW))
@@ -50,6 +51,11 @@ def pictures_section(runs: Sequence[RunFolder]) -> Section:
         body=tuple(body),
         gaps=tuple(gaps),
     )
+
+
+def _in_order(pictures: Sequence[Path]) -> list[Path]:
+    """Those first that the page does not draw itself."""
+    return sorted(pictures, key=lambda path: path.stem in _DRAWN)
 
 
 def _caption(path: Path) -> str:

@@ -16,6 +16,8 @@ _WANTED = (
     ("segment", "No segmentation", "caev2 segment RUN IMAGES"),
     ("finetune", "No fine-tuning", "caev2 finetune RUN --train IMAGES --out RUN/finetuned/student"),
 )
+_MAIN = "linear"
+"""The evaluation whose classes are always in sight."""
 _COLOURS = {"pixels": "pale", "random start": "grey", "student": "blue", "model": "green", "teacher": "orange"}
 
 
@@ -65,19 +67,20 @@ def _show(group: Sequence[Result]) -> Html:
     first = group[0]
     entries = [entry for result in group for entry in result.entries]
     evaluations = list(dict.fromkeys(name for result in group for name in result.evaluations))
+    numbers = table(
+        ("", *evaluations),
+        [(_say_name(entry), *(_say(entry, name) for name in evaluations)) for entry in entries],
+        about=say_title(group),
+    )
     drawn = [_bars(entries, name) for name in evaluations]
-    parts = [
+    shown = [charts(drawn), numbers] if drawn else [numbers]
+    return tag(
+        "article",
         tag("h4", say_title(group)),
         tag("p", _say_images(first), class_="images"),
-        charts(drawn) if drawn else None,
-        table(
-            ("", *evaluations),
-            [(_say_name(entry), *(_say(entry, name) for name in evaluations)) for entry in entries],
-            about=say_title(group),
-        ),
+        tag("div", shown, class_="pair") if len(drawn) == 1 else shown,
         _classes(entries, evaluations, first.classes),
-    ]
-    return tag("article", parts)
+    )
 
 
 def say_title(group: Sequence[Result]) -> str:
@@ -134,11 +137,12 @@ def _say(entry: Entry, evaluation: str) -> Html | str:
 
 
 def _classes(entries: Sequence[Entry], evaluations: Sequence[str], classes: Sequence[str]) -> Html | None:
-    """Of each evaluation, the share of each class."""
+    """The share of each class: of one evaluation in sight, of the others to be unfolded."""
     strips = []
-    for evaluation in evaluations:
+    for evaluation in sorted(evaluations, key=lambda name: name != _MAIN):
         rows = {_short(entry): entry.per_class[evaluation] for entry in entries if evaluation in entry.per_class}
-        strip = heat_strip(rows, classes, evaluation)
-        if strip is not None:
-            strips.append(strip)
-    return unfolding("By class, in percent", strips) if strips else None
+        strip = heat_strip(rows, classes, f"{evaluation}, by class")
+        strips += [] if strip is None else [strip]
+    if not strips:
+        return None
+    return joined([strips[0], unfolding("Other evaluations by class", strips[1:]) if strips[1:] else None])

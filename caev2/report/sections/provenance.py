@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from caev2.report.drawing.markup import Html, tag
+from caev2.report.drawing.markup import Html, joined, tag
 from caev2.report.reading.checks import Check, Link, chain_of, compared, result_links, worst
 from caev2.report.reading.files import Gap, without_folders
 from caev2.report.reading.runs import RunFolder, is_run, read_run
@@ -40,9 +40,8 @@ def provenance_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFold
 
 
 def _chain(results: Sequence[Link], links: Sequence[Link]) -> Html:
-    boxes = [tag("div", [_box(link) for link in results], class_="boxes")] if results else []
-    boxes += [tag("div", _box(link), class_="boxes") for link in links]
-    return tag("div", [tag("li", box) for box in boxes], class_="chain", role="list")
+    above = tag("div", [_box(link) for link in results], class_="results") if results else None
+    return joined([above, tag("ol", [tag("li", _box(link)) for link in links], class_="chain")])
 
 
 def _box(link: Link) -> Html:

@@ -11,9 +11,9 @@ from caev2.report.reading.commands import (
     extract_command,
     grid_command,
     pretrain_command,
-    result_command,
 )
 from caev2.report.reading.files import Gap, without_folders
+from caev2.report.reading.questions import result_command
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
 from caev2.report.reading.studies import Grid
@@ -80,8 +80,8 @@ def _list(commands: Sequence[Command]) -> Html:
     items = [
         tag(
             "li",
-            tag("p", command.makes, class_="makes"),
-            tag("pre", tag("code", command.line), tabindex=0),
+            tag("p", without_folders(command.makes), class_="makes"),
+            tag("pre", tag("code", without_folders(command.line)), tabindex=0),
             [tag("p", without_folders(note), class_="note") for note in command.notes],
         )
         for command in commands

@@ -11,7 +11,7 @@ from caev2.report.reading.results import Entry, Result, Share
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
 from caev2.report.reading.studies import Grid
-from caev2.report.sections.ablations import say_difference, say_metric
+from caev2.report.sections.ablations import label_of, say_difference, say_metric
 from caev2.report.sections.probes import grouped, missing_results
 from caev2.report.sections.section import Section
 
@@ -82,7 +82,7 @@ def say_training(identity: RunIdentity, run: RunFolder, store: StoreFolder) -> s
         views = min(recipe.get("views") or store.manifest.views, store.manifest.views)
         source = f"from a store of {store.manifest.images:,} images in {views} view{'s' if views > 1 else ''} each"
     precision = recipe.get("precision", "")
-    told = f", {run.steps[-1]['step'] + 1:,} steps told" if run.steps else ""
+    told = f", {run.steps[-1]['step'] + 1:,} steps" if run.steps else ""
     length = f"for {recipe.get('epochs', '?')} epochs in batches of {recipe.get('batch_size', '?')} ({precision}{told})"
     return f"{student} {taught} {source}, {length}."
 
@@ -113,13 +113,13 @@ def _tiles(results: Sequence[Result]) -> list[Html]:
 
 
 def _tile(name: str, share: Share, others: Mapping[str, Share | None]) -> Html:
-    beside = [f"{role} {100 * one.value:.1f}" for role, one in others.items() if one is not None]
+    beside = [tag("span", role, tag("b", f"{100 * one.value:.1f}")) for role, one in others.items() if one is not None]
     return tag(
         "div",
         tag("p", name, class_="what"),
         tag("p", f"{100 * share.value:.1f}", tag("span", "%"), class_="big"),
         tag("p", f"{100 * share.low:.1f}–{100 * share.high:.1f}", class_="reach"),
-        tag("p", " · ".join(beside), class_="beside") if beside else None,
+        tag("p", beside, class_="beside") if beside else None,
         class_="tile",
     )
 
@@ -174,23 +174,18 @@ def _say_grid(grid: Grid) -> Html | None:
     if outcome is None or not outcome.metrics:
         return None
     metric = outcome.metrics[0]
-    found = [
-        (one, one.difference)
-        for one in find_differences(outcome)
-        if one.metric == metric and one.difference is not None
-    ]
-    told = [
-        f"{one.variant} is {difference.verdict} than {outcome.baseline} ({say_difference(difference, metric)})"
-        for one, difference in found
-        if difference.is_claimed
-    ]
-    open_ones = [one.variant for one, difference in found if not difference.is_claimed]
-    words = [f"{'; '.join(told)}. " if told else "", f"Not resolved: {', '.join(open_ones)}. " if open_ones else ""]
-    return tag(
-        "p",
-        tag("strong", without_folders(outcome.title)),
-        f", by {say_metric(metric)}: ",
-        without_folders("".join(words)) or "nothing to compare. ",
-        tag("span", "Quick form.", class_="images") if outcome.quick else None,
-        class_="grid-line",
-    )
+    claimed, others = [], []
+    for one in find_differences(outcome):
+        if one.metric != metric or one.difference is None:
+            continue
+        name, baseline = label_of(outcome, one.variant), label_of(outcome, outcome.baseline)
+        if one.difference.is_claimed:
+            number = say_difference(one.difference, metric)
+            claimed.append(f"{name} is {one.difference.verdict} than {baseline} ({number})")
+        else:
+            others.append(name)
+    words = [f"{'; '.join(claimed)}." if claimed else None, f"Not resolved: {', '.join(others)}." if others else None]
+    said = " ".join(filter(None, words)) or "nothing to compare."
+    quick = " The quick form: its numbers say little of the full one." if outcome.quick else ""
+    head = f"{without_folders(outcome.title)}, by {say_metric(metric)}: "
+    return tag("p", tag("strong", head), said, tag("span", quick, class_="images"), class_="grid-line")
