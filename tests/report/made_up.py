@@ -238,7 +238,7 @@ def make_study(out: Path, grid: str = "supervision", *, failing: str | None = No
                     recipe=identity.recipe,
                     scores=scores,
                     failure=failed,
-                )  # fmt: skip
+                )
             )
     outcome = GridOutcome(
         grid=grid, title="Which tokens are supervised", quick=True, seeds=(0, 1, 2), runs=tuple(runs), val_images=VAL,

@@ -11,11 +11,11 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 class Scale:
     """A linear axis."""
 
-    low: float
-    high: float
-    begin: float
+    low: float | int
+    high: float | int
+    begin: float | int
     """Where `low` is, in units of the drawing."""
-    end: float
+    end: float | int
 
     def __call__(self, value: float | int) -> float:
         """Where a number is."""

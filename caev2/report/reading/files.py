@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_FOLDERS = re.compile(r"(?:file://)?(?<![\w.:/…-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"<>|:;,()]+[/\\])+")
+_FOLDERS = re.compile(r"(?:file://|(?<![\w.:/…-]))(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"<>|:;,()]+[/\\])+")
 """The folders of an absolute path; what follows is the name that may be shown."""
 
 

@@ -30,7 +30,7 @@ def spell(value: Any, *, within: bool = False) -> str:
         return "[" + ",".join(spell(one, within=True) for one in value) + "]"
     if isinstance(value, str):
         plain = not within and _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL
-        return value if plain else json.dumps(value)
+        return value if plain else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 

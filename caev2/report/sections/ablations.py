@@ -26,7 +26,8 @@ def ablations_section(grids: Sequence[Grid]) -> Section:
         id="ablations",
         title="Ablations",
         about="Runs that differ in one thing, in pairs of equal seeds. A direction is claimed only where the mean "
-        "difference exceeds twice its standard error; anywhere else it is not resolved.",
+        "difference exceeds twice its standard error; anywhere else it is not resolved. Drawn are means with one "
+        "standard deviation of the seeds, which are the dots; the dashed line is the baseline.",
         body=tuple(body),
         gaps=tuple(gaps),
     )
@@ -145,7 +146,7 @@ def _bars(outcome: GridOutcome, findings: Sequence[Finding], metric: str) -> Htm
     chart = bar_chart(
         bars, title=f"{outcome.title}: {title}", unit="", baseline=None if baseline is None else baseline * factor
     )
-    return figure(chart, title, "mean of seeds; whiskers: ± one deviation; dots: seeds")
+    return figure(chart, title)
 
 
 def _bar(outcome: GridOutcome, finding: Finding, factor: int) -> Bar:
