@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caev2 import cli
@@ -76,9 +76,10 @@ SETTINGS = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(RECIPES)), SETTINGS)
-def test_recipe_and_settings_give_the_recorded_recipe_and_so_the_fingerprint_again(name, settings):
-    recorded = identity_of(override(RECIPES[name], settings))
+def test_recipe_and_settings_give_the_recorded_recipe_and_so_the_fingerprint_again(name, wanted):
+    recorded = identity_of(override(RECIPES[name], wanted))
     values = parsed(pretrain_command(recorded))
     again = override(load(values["recipe"], RECIPES), values["settings"])
     assert identity_of(again).fingerprint() == recorded.fingerprint()

@@ -177,13 +177,14 @@ def test_runs_of_a_grid_are_compared_with_their_folders(study, tmp_path):
 def test_huge_pictures_become_smaller_and_the_page_stays_small(run, tmp_path):
     import numpy as np
 
-    for number in range(12):
-        noise = np.random.default_rng(number).integers(0, 255, (1500, 2500, 3), dtype=np.uint8)
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 255, (1000, 1800, 3), dtype=np.uint8)
         Image.fromarray(noise).save(run / "pictures" / f"huge-{number}.png")
     result = report([run], tmp_path / "page.html")
-    assert result.bytes < 14_000_000
+    assert result.bytes < 10_000_000
     widths = [int(picture["width"] or 0) for picture in Page((tmp_path / "page.html").read_bytes()).tags("img")]
-    assert max(widths) == 1600
+    assert 1200 in widths
+    assert max(widths) <= 1600
 
 
 def test_two_runs_of_one_name_are_told_apart(made, tmp_path):

@@ -38,7 +38,8 @@ class Link:
 
 def worst(checks: tuple[Check, ...]) -> Mark:
     """The mark that one has to know of."""
-    return next((mark for mark in _BY_ALARM if any(check.mark == mark for check in checks)), "not at hand")
+    found: list[Mark] = [mark for mark in _BY_ALARM if any(check.mark == mark for check in checks)]
+    return found[0] if found else "not at hand"
 
 
 def compared(words: str, recorded: object, found: object) -> Check:

@@ -9,7 +9,7 @@ from caev2.report.drawing.frame import figure
 from caev2.report.drawing.markup import Child, Html, joined, tag
 from caev2.report.reading.files import Gap, without_folders
 from caev2.report.reading.studies import ABLATE, Grid
-from caev2.report.sections.pictures import embedded
+from caev2.report.sections.pictures import ALL_BYTES, embedded, share_of
 from caev2.report.sections.section import Section, charts, table, unfolding
 
 _NAMES = {"knn": "kNN"}
@@ -18,7 +18,8 @@ _SHOWN_BARS = 2  # metrics drawn; the table has all
 
 def ablations_section(grids: Sequence[Grid]) -> Section:
     """Every grid: its claim, table and bars, and what was drawn of it."""
-    body = [_show(grid, grid.outcome) for grid in grids if grid.outcome is not None]
+    most_bytes = share_of(sum(len(grid.pictures) for grid in grids), ALL_BYTES // 2)
+    body = [_show(grid, grid.outcome, most_bytes) for grid in grids if grid.outcome is not None]
     gaps = [gap for grid in grids for gap in grid.gaps]
     if not grids:
         gaps.append(Gap(what="No folder of a grid was given.", command=ABLATE))
@@ -33,10 +34,10 @@ def ablations_section(grids: Sequence[Grid]) -> Section:
     )
 
 
-def _show(grid: Grid, outcome: GridOutcome) -> Html:
+def _show(grid: Grid, outcome: GridOutcome, most_bytes: int) -> Html:
     findings = find_differences(outcome)
     drawn = [_bars(outcome, findings, metric) for metric in outcome.metrics[:_SHOWN_BARS]]
-    pictures = [embedded(path, f"{path.stem} of the grid {grid.name}") for path in grid.pictures]
+    pictures = [embedded(path, f"{path.stem} of the grid {grid.name}", most_bytes) for path in grid.pictures]
     return tag(
         "article",
         tag("h3", without_folders(outcome.title)),

@@ -5,15 +5,23 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caev2.report.drawing.markup import Html, tag
 from caev2.report.reading.files import Gap
 from caev2.report.reading.runs import RunFolder
 from caev2.report.sections.section import Section
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Picture = tuple[str, bytes, tuple[int, int]]
+"""Kind, bytes, and width and height."""
 SHOW = "caev2 show RUN IMAGE --out RUN/pictures"
-_WIDEST_PX = 1600
-_MOST_BYTES = 900_000  # of one picture; larger ones become smaller, so that a page of ten stays below 10 MB
+_WIDTHS_PX = (1600, 1100, 760, 480)
+"""How wide a picture may be, and how wide it becomes where it would take too many bytes."""
+ALL_BYTES = 5_000_000
+"""Of all pictures of runs together, and of all of grids half as much: base64 adds a third, and a page has 10 MB."""
 _MOST_PICTURES = 24  # of a run
 _DRAWN = ("loss", "accuracy")
 _CAPTIONS = {
@@ -32,8 +40,9 @@ def pictures_section(runs: Sequence[RunFolder]) -> Section:
     """All pictures of all runs."""
     body: list[Html] = []
     gaps = []
+    most_bytes = share_of(sum(min(len(run.pictures), _MOST_PICTURES) for run in runs))
     for run in runs:
-        shown = [embedded(path, _caption(path)) for path in _in_order(run.pictures)[:_MOST_PICTURES]]
+        shown = [embedded(path, _caption(path), most_bytes) for path in _in_order(run.pictures)[:_MOST_PICTURES]]
         known = [one for one in shown if one is not None]
         if len(known) < len(shown):
             gaps.append(Gap(what=f"{len(shown) - len(known)} pictures of {run.name} are damaged.", command=SHOW))
@@ -62,9 +71,14 @@ def _caption(path: Path) -> str:
     return _CAPTIONS.get(path.stem, path.stem)
 
 
-def embedded(path: Path, caption: str) -> Html | None:
-    """A picture with its caption, as large as it may be; none: it is damaged."""
-    found = _read(path)
+def share_of(pictures: int, total: int = ALL_BYTES) -> int:
+    """How many bytes each of so many pictures may take."""
+    return total // max(pictures, 6)
+
+
+def embedded(path: Path, caption: str, most_bytes: int) -> Html | None:
+    """A picture with its caption, made smaller if it is large; none: it is damaged."""
+    found = _read(path, most_bytes)
     if found is None:
         return None
     kind, data, (width, height) = found
@@ -75,8 +89,8 @@ def embedded(path: Path, caption: str) -> Html | None:
     )
 
 
-def _read(path: Path) -> tuple[str, bytes, tuple[int, int]] | None:
-    """Kind, bytes and size of a picture, made smaller if it is large."""
+def _read(path: Path, most_bytes: int) -> Picture | None:
+    """Kind, bytes and size of a picture."""
     from PIL import Image
 
     try:
@@ -85,23 +99,24 @@ def _read(path: Path) -> tuple[str, bytes, tuple[int, int]] | None:
             data = path.read_bytes()
             with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
                 image.load()
-                if len(data) <= _MOST_BYTES and image.width <= _WIDEST_PX:
+                if len(data) <= most_bytes and image.width <= _WIDTHS_PX[0]:
                     return "png", data, image.size
-                return _smaller(image.convert("RGBA"))
+                return _smaller(image.convert("RGBA"), most_bytes)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
 
 
-def _smaller(image) -> tuple[str, bytes, tuple[int, int]]:
-    """On white, within the widest that is shown; as PNG if that is small enough, else as JPEG."""
+def _smaller(image: "Image", most_bytes: int) -> Picture:
+    """On white; as PNG if that is small enough, else as JPEG, else narrower."""
     from PIL import Image
 
-    flat = Image.new("RGB", image.size, "white")
-    flat.paste(image, mask=image.getchannel("A"))
-    flat.thumbnail((_WIDEST_PX, 4 * _WIDEST_PX), Image.Resampling.LANCZOS)
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 88}), ("jpeg", {"quality": 60})):
-        written = io.BytesIO()
-        flat.save(written, kind.upper(), **options)
-        if len(written.getvalue()) <= _MOST_BYTES:
-            break
-    return kind, written.getvalue(), flat.size
+    whole = Image.new("RGB", image.size, "white")
+    whole.paste(image, mask=image.getchannel("A"))
+    for width in _WIDTHS_PX:
+        whole.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
+        for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
+            written = io.BytesIO()
+            whole.save(written, kind.upper(), **options)
+            if len(written.getvalue()) <= most_bytes:
+                return kind, written.getvalue(), whole.size
+    return kind, written.getvalue(), whole.size
