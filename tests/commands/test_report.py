@@ -55,7 +55,10 @@ def test_what_was_written_is_said(run, tmp_path):
 def test_a_study_is_a_page(tmp_path):
     make_study(tmp_path / "study")
     assert caev2("report", tmp_path / "study", tmp_path / "page.html").exit_code == 0
-    assert "Which tokens are supervised" in Page((tmp_path / "page.html").read_bytes()).by_id["ablations"]
+    page = Page((tmp_path / "page.html").read_bytes())
+    assert "Which tokens are supervised" in page.by_id["ablations"]
+    for section in ("curves", "probes", "pictures", "store"):
+        assert "No run was named by itself" in page.by_id[section]
 
 
 def test_a_folder_that_is_no_run_is_refused(images, tmp_path):

@@ -7,7 +7,7 @@ from caev2.report.drawing.frame import figure
 from caev2.report.drawing.lines import Line, line_chart
 from caev2.report.drawing.markup import Html, tag
 from caev2.report.reading.runs import RunFolder
-from caev2.report.sections.section import Section, charts
+from caev2.report.sections.section import NO_RUN, Section, charts
 
 _KINDS = (("class", "green"), ("visible", "blue"), ("masked", "orange"))
 
@@ -24,7 +24,7 @@ def curves_section(runs: Sequence[RunFolder]) -> Section:
         title="Curves",
         about="What steps said when they were made. The loss was minimised; a cosine of 1 is the teacher’s latent.",
         body=tuple(one for one in body if one is not None),
-        gaps=tuple(gap for run in runs for gap in run.gaps if "log.jsonl" in gap.what),
+        gaps=tuple(gap for run in runs for gap in run.gaps if "log.jsonl" in gap.what) if runs else (NO_RUN,),
     )
 
 

@@ -9,7 +9,7 @@ from caev2.report.drawing.strip import heat_strip
 from caev2.report.reading.files import Gap
 from caev2.report.reading.results import Entry, Result
 from caev2.report.reading.runs import RunFolder
-from caev2.report.sections.section import Section, charts, table, unfolding
+from caev2.report.sections.section import NO_RUN, Section, charts, table, unfolding
 
 _WANTED = (
     ("probe", "No probe", "caev2 probe RUN IMAGES"),
@@ -44,7 +44,7 @@ def probes_section(runs: Sequence[RunFolder]) -> Section:
 
 def missing_results(runs: Sequence[RunFolder]) -> tuple[Gap, ...]:
     """What runs have not been asked yet, with the commands."""
-    gaps = []
+    gaps = [] if runs else [NO_RUN]
     for kind, words, command in _WANTED:
         lacking = [run.name for run in runs if not any(result.kind == kind for result in run.results)]
         if lacking:

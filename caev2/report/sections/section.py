@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from caev2.report.drawing.markup import Child, Html, tag
 from caev2.report.reading.files import Gap
 
+NO_RUN = Gap(
+    what="No run was named by itself; those of a grid lie beside it.",
+    command="caev2 report OUT/runs/FINGERPRINT report.html",
+)
+"""Why a section about runs is empty on a page of grids."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:

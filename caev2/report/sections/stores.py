@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from caev2.report.drawing.markup import Html, tag
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
-from caev2.report.sections.section import Section, facts, table
+from caev2.report.sections.section import NO_RUN, Section, facts, table
 from caev2.store.codecs.quality import Figures, Quality
 from caev2.store.disk import say_bytes
 from caev2.store.manifest import Manifest
@@ -32,7 +32,7 @@ def stores_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder])
         title="Store quality",
         about="The targets that the student learned: what was kept of the teacher’s latents, and what a codec lost.",
         body=tuple(body),
-        gaps=tuple(gap for run in runs for gap in stores[run.name].gaps),
+        gaps=tuple(gap for run in runs for gap in stores[run.name].gaps) if runs else (NO_RUN,),
     )
 
 

@@ -36,7 +36,7 @@ def summary_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]
         title="Summary",
         about="Two accuracies count as apart only where their 95 % intervals do not touch.",
         body=tuple(body),
-        gaps=missing_results([run for run in runs if not run.results])
+        gaps=(missing_results(unjudged) if (unjudged := [run for run in runs if not run.results]) else ())
         + tuple(
             Gap(what=f"{run.name}: {gap.what}", command=gap.command)
             for run in runs
