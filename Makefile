@@ -2,7 +2,8 @@
 #
 #   make demo        extract, pre-train and probe on the built-in scenes; pictures and a table in out/demo
 #   make test        every unmarked test
-#   make test-slow   kills, compilation, browsers
+#   make test-slow   kills, compilation, browsers; the last skip without Chromium (Debian: apt-get install chromium),
+#                    unless CAEV2_BROWSER_REQUIRED=1: then they fail
 #   make check       format, lint, types, import contracts
 #   make bench       the benchmarks, each printing min, median and max
 #   make docs        the pages of the documentation, and a check that no link in them is dead

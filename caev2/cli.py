@@ -13,6 +13,7 @@ from caev2.commands.invocation import Commands, example
 from caev2.commands.lists import recipes, teachers
 from caev2.commands.pretrain import pretrain
 from caev2.commands.probe import probe
+from caev2.commands.report import report
 from caev2.commands.segment import segment
 from caev2.commands.show import show
 from caev2.commands.store.group import store
@@ -35,6 +36,7 @@ for command in (
     segment,
     finetune,
     show,
+    report,
     export,
     ablate,
     import_weights,

@@ -1,0 +1,52 @@
+"""The folder that `caev2 ablate` leaves: grids, and the runs that they share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from caev2.ablate.outcome import FILE_NAME, GridOutcome, read_outcome
+from caev2.errors import ConfigError
+from caev2.report.reading.files import Gap, children
+
+ABLATE = "caev2 ablate STUDY GRID OUT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """One grid of a study, and what lies beside its outcome."""
+
+    name: str
+    folder: Path
+    outcome: GridOutcome | None
+    """None: it is damaged, and a gap says so."""
+    pictures: tuple[Path, ...]
+    runs: Path
+    """The folder of the runs, by fingerprint."""
+    gaps: tuple[Gap, ...]
+
+
+def find_grids(folder: Path) -> list[Path]:
+    """The grids below a folder, or the folder itself if it is one."""
+    if (folder / FILE_NAME).exists():
+        return [folder]
+    return [place for place in children(folder) if (place / FILE_NAME).exists()]
+
+
+def read_grid(folder: Path) -> Grid:
+    """Read what a grid came to; a damaged one is a gap."""
+    gaps: tuple[Gap, ...] = ()
+    try:
+        outcome = read_outcome(folder)
+        if not outcome.runs or outcome.baseline not in outcome.variants:
+            raise ConfigError("no runs")
+    except ConfigError:  # its message names folders
+        outcome = None
+        again = "It is not what `caev2 ablate` writes. Run the grid again: what it computed is kept."
+        gaps = (Gap(what=f"{folder.name}/{FILE_NAME} is damaged. {again}", command=ABLATE),)
+    return Grid(
+        name=folder.name,
+        folder=folder,
+        outcome=outcome,
+        pictures=tuple(path for path in children(folder) if path.suffix.lower() == ".png"),
+        runs=folder.parent / "runs",
+        gaps=gaps,
+    )

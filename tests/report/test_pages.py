@@ -1,0 +1,208 @@
+"""The page: everything that was found is on it, nothing of the machine, and nothing that would be fetched."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from caev2.ablate.outcome import read_outcome, write_outcome
+from caev2.errors import ConfigError
+from caev2.eval.result import save_result
+from caev2.pretrain.identity import read_identity
+from caev2.report.run import report
+from tests.report.made_up import STEPS, facts_of, make_picture, make_run, probe_result
+from tests.report.reading_pages import Page
+
+SECTIONS = ["summary", "curves", "probes", "ablations", "pictures", "store", "provenance", "environment", "reproduce"]
+HIDDEN = "/home" + "/alice"
+
+
+def page_of(*places: Path, out: Path, **options) -> Page:
+    report(places, out, **options)
+    return Page(out.read_bytes())
+
+
+def test_every_section_is_there_filled_and_in_the_navigation(made, tmp_path):
+    result = report([made / "scenes", made / "study"], tmp_path / "page.html")
+    assert result.sections == dict.fromkeys(SECTIONS, True)
+    page = Page((tmp_path / "page.html").read_bytes())
+    assert list(page.by_id) == SECTIONS
+    links = [link["href"] for link in page.tags("a")]
+    assert links[1:] == [f"#{name}" for name in SECTIONS]
+
+
+def test_the_numbers_of_the_files_are_on_the_page(made, tmp_path):
+    page = page_of(made / "scenes", made / "study", out=tmp_path / "page.html")
+    assert "87.7" in page.by_id["summary"]
+    assert "6,000 images in 2 views" in page.by_id["summary"]
+    assert "86.8–88.6" in page.by_id["probes"]
+    assert "TrainingDiverged" in page.by_id["ablations"]
+    assert "40.4 ± 0.5" in page.by_id["ablations"]
+    assert "−12.1 ± 0.3" in page.by_id["ablations"]
+    assert "1.04 %" in page.by_id["store"]
+    assert read_identity(made / "scenes" / "run").fingerprint() in page.by_id["provenance"]
+    assert "caev2 pretrain STORE RUN --images IMAGES --recipe demo" in page.by_id["reproduce"]
+
+
+def test_nothing_is_fetched_and_nothing_runs(made, tmp_path):
+    page = page_of(made / "scenes", made / "study", out=tmp_path / "page.html")
+    assert {name for name, _ in page.elements} & {"script", "link", "iframe", "object", "base", "form"} == set()
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("src") or "data:image/").startswith("data:image/")
+        assert (attributes.get("href") or "#").startswith("#")
+    content = (tmp_path / "page.html").read_text()
+    assert re.findall(r"url\(|@import|https?:", content) == []
+
+
+def test_the_same_files_give_the_same_bytes(made, tmp_path):
+    for name in ("one", "other"):
+        report([made / "scenes", made / "study"], tmp_path / f"{name}.html")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "other.html").read_bytes()
+
+
+def test_every_drawing_has_a_title_and_a_description(made, tmp_path):
+    page = page_of(made / "scenes", made / "study", out=tmp_path / "page.html")
+    drawings = len(page.tags("svg"))
+    assert drawings > 10
+    assert (len(page.tags("title")), len(page.tags("desc"))) == (drawings + 1, drawings)
+    assert all(picture["alt"] for picture in page.tags("img"))
+
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def test_hostile_names_are_shown_and_not_run(tmp_path):
+    classes = (HOSTILE, "'\"><img src=x onerror=y>", "&amp;", *"3456789")
+    make_run(tmp_path / "a<b" / "run", classes=classes)
+    page = page_of(tmp_path / "a<b", out=tmp_path / "page.html")
+    assert page.tags("script") == []
+    assert HOSTILE in page.by_id["probes"]
+    assert "&amp;" in page.by_id["probes"]
+    assert all((picture["src"] or "").startswith("data:") for picture in page.tags("img"))
+    assert any("a<b" in word for word in page.words)
+
+
+def test_hostile_words_of_a_grid_are_shown_and_not_run(study, tmp_path):
+    outcome = read_outcome(study / "supervision")
+    runs = tuple(dataclasses.replace(one, failure=HOSTILE, variant=one.variant + HOSTILE) for one in outcome.runs)
+    changes = {"title": HOSTILE, "claim": HOSTILE, "source": HOSTILE, "baseline": outcome.baseline + HOSTILE}
+    write_outcome(dataclasses.replace(outcome, runs=runs, **changes), study / "supervision")
+    page = page_of(study, out=tmp_path / "page.html")
+    assert page.tags("script") == []
+    assert page.by_id["ablations"].count(HOSTILE) > 5
+
+
+def test_no_path_of_the_machine_is_on_the_page(run, study, tmp_path):
+    identity = read_identity(run)
+    facts = facts_of(identity, run / "checkpoints" / f"step-{STEPS:09d}.safetensors", STEPS)
+    missing = dataclasses.replace(
+        probe_result(facts).subjects[3], name=f"teacher {HIDDEN}/clip.pt", not_available=f"{HIDDEN}/clip.pt: no such file",
+        accuracy={}, draws={}, per_class={},
+    )  # fmt: skip
+    save_result(probe_result(facts, subjects=(*probe_result(facts).subjects[:3], missing)), run)
+    outcome = read_outcome(study / "supervision")
+    runs = tuple(dataclasses.replace(one, failure=f"OSError: {HIDDEN}/store is gone") for one in outcome.runs)
+    write_outcome(dataclasses.replace(outcome, runs=runs), study / "supervision")
+    report([run.parent, study], tmp_path / "page.html", store=run.parent / "store")
+    content = (tmp_path / "page.html").read_text()
+    assert "…/clip.pt" in content
+    for hidden in ("alice", str(tmp_path), str(Path.home()) + "/", str(Path.cwd())):
+        assert hidden not in content
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "words"),
+    [
+        ("run.json", "summary", "its fingerprint does not hold"),
+        ("log.jsonl", "curves", "log.jsonl"),
+        ("result.json", "probes", "result.json"),
+        ("segmentation.json", "probes", "segmentation.json"),
+        ("finetuned/student/result.json", "probes", "finetuned/student"),
+        ("pictures/patches.png", "pictures", "damaged"),
+        ("../store/manifest.json", "store", "manifest.json"),
+        ("../store/targets/projected/codec/quality.json", "store", "quality.json"),
+    ],
+)
+def test_a_damaged_file_is_said_in_its_section_and_the_page_is_written(run, tmp_path, name, section, words):
+    path = run / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b"\n{}\n")
+    page = page_of(run, out=tmp_path / "page.html")
+    assert list(page.by_id) == SECTIONS
+    assert words in page.by_id[section].partition("Missing")[2]
+
+
+def test_a_run_that_nobody_judged_says_how_to(run, tmp_path):
+    for name in ("results", "finetuned", "pictures", "checkpoints", "../store"):
+        shutil.rmtree(run / name)
+    for name in ("result.json", "segmentation.json", "log.jsonl"):
+        (run / name).unlink()
+    result = report([run], tmp_path / "page.html")
+    filled = [name for name, is_filled in result.sections.items() if is_filled]
+    assert filled == ["summary", "provenance", "environment", "reproduce"]
+    commands = " ".join(Page((tmp_path / "page.html").read_bytes()).codes)
+    for command in (
+        "probe RUN IMAGES",
+        "segment RUN IMAGES",
+        "finetune RUN",
+        "show RUN IMAGE",
+        "ablate STUDY",
+        "--store STORE",
+    ):
+        assert f"caev2 {command}" in commands or command in commands
+
+
+def test_a_damaged_grid_is_said_and_the_others_are_shown(study, tmp_path):
+    shutil.copytree(study / "supervision", study / "damaged")
+    (study / "damaged" / "outcome.json").write_text('{"axes": []}')
+    page = page_of(study, out=tmp_path / "page.html")
+    assert "damaged/outcome.json is damaged" in page.by_id["ablations"]
+    assert "Which tokens are supervised" in page.by_id["ablations"]
+
+
+def test_runs_of_a_grid_are_compared_with_their_folders(study, tmp_path):
+    outcome = read_outcome(study / "supervision")
+    shutil.rmtree(study / "runs" / outcome.runs[0].fingerprint)
+    (study / "runs" / outcome.runs[1].fingerprint / "run.json").write_text("{}")
+    found = page_of(study, out=tmp_path / "page.html").by_id["provenance"]
+    assert found.count("its folder is not there") == 1
+    assert found.count("its run.json does not hold its fingerprint") == 1
+    assert found.count("in all 4 comparisons") == 7
+
+
+def test_huge_pictures_become_smaller_and_the_page_stays_small(run, tmp_path):
+    import numpy as np
+
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 255, (1000, 1800, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(run / "pictures" / f"huge-{number}.png")
+    result = report([run], tmp_path / "page.html")
+    assert result.bytes < 10_000_000
+    widths = [int(picture["width"] or 0) for picture in Page((tmp_path / "page.html").read_bytes()).tags("img")]
+    assert 1200 in widths
+    assert max(widths) <= 1600
+
+
+def test_two_runs_of_one_name_are_told_apart(made, tmp_path):
+    page = page_of(made / "scenes", made / "scenes" / "run", out=tmp_path / "page.html")
+    assert "scenes (2)" in page.by_id["probes"]
+
+
+def test_a_folder_that_is_no_run_is_refused_and_nothing_is_written(tmp_path):
+    make_picture(tmp_path / "pictures" / "a.png")
+    with pytest.raises(ConfigError, match="There is no run at"):
+        report([tmp_path / "pictures"], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_log_with_numbers_that_were_not_finite_is_drawn(run, tmp_path):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for line in lines[5:9]:
+        line.update({"loss": None, "cosine_masked": None, "applied": False} if "loss" in line else {})
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = page_of(run, out=tmp_path / "page.html")
+    assert "told steps were skipped" in page.by_id["curves"]
