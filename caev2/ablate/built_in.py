@@ -8,80 +8,13 @@ What is called published is what the paper's abstract, recipes and scripts say (
 """
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from caev2.ablate.grids import Grid, GridAxis, StoreMaking, Value
-from caev2.pretrain.student.sizes import SIZES
+from caev2.ablate.forms import CODECS, FULL, QUICK, Form
+from caev2.ablate.grids import Grid, GridAxis, Value
 
 _PAPER = "Zhang et al., CAE v2 (2211.09799; TMLR 2023)"
 _OURS = "Ours"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """What the full and the quick form of the grids differ in."""
-
-    recipe: str
-    settings: Mapping[str, Any]
-    seeds: tuple[int, ...]
-    sizes: Mapping[str, Mapping[str, Any]]
-    """Sizes of the student by name, the recipe's own first."""
-    masked: tuple[int, ...]
-    """Mask counts, the recipe's own among them."""
-    recipe_masked: int
-    last_block: str
-    """Target of the teacher's last block."""
-    student_jitter: float
-    """As strong as the jitter of the store's views."""
-    stores: Mapping[str, StoreMaking]
-    quick: bool
-
-
-QUICK_SETTINGS: dict[str, Any] = {"epochs": 16, "batch_size": 64}
-"""What the quick form sets beside the recipe `demo`."""
-
-_CODECS = ("int8", "lloyd4", "klt", "pq")
-_TAPS = 'taps=["projected", "post_norm", "block:12"]'
-_EXTRACTED = ("--recipe", "base-300e", "--views", "16", "--codec", "float16")
-
-
-def _sized(name: str) -> dict[str, Any]:
-    size = SIZES[name]
-    fields = ("width", "regressor_width", "regressor_depth")
-    return {f"model.{field}": getattr(size, field) for field in fields}
-
-
-FULL = Form(
-    recipe="base-100e",
-    settings={},
-    seeds=(0, 1, 2),
-    sizes={"base": {}, "small": _sized("small"), "tiny": _sized("tiny")},
-    masked=(30, 49, 98, 147),
-    recipe_masked=98,
-    last_block="block-12",
-    student_jitter=0.4,
-    stores={
-        "views": StoreMaking(extract=(*_EXTRACTED, "--set", _TAPS)),
-        "no-jitter": StoreMaking(extract=(*_EXTRACTED, "--set", "views.jitter=0")),
-        **{f"views-{codec}": StoreMaking(convert=codec) for codec in _CODECS},
-    },
-    quick=False,
-)
-
-QUICK = Form(
-    recipe="demo",
-    settings=QUICK_SETTINGS,
-    seeds=(0, 1),
-    sizes={"128 wide": {}, "64 wide": {"model.width": 64, "model.regressor_width": 64}},
-    masked=(16, 32, 48),
-    recipe_masked=16,
-    last_block="block-4",
-    student_jitter=0.3,
-    stores={name: StoreMaking(built_in=True) for name in ("views", "no-jitter", *(f"views-{one}" for one in _CODECS))},
-    quick=True,
-)
 
 
 def built_in_grids(*, quick: bool) -> dict[str, Grid]:
@@ -103,6 +36,7 @@ def _of_the_loss(form: Form) -> tuple[Grid, ...]:
             title="Which tokens are supervised",
             claim="Supervising the visible patches does more for the encoder than supervising the masked ones.",
             source=_PAPER,
+            curves=form.quick,
             axes=(
                 _axis(
                     "tokens",
@@ -196,6 +130,7 @@ def _of_the_store(form: Form) -> tuple[Grid, ...]:
             title="How many stored views of an image, at equal steps",
             claim="Some stored views of each image do as well as new ones in every epoch.",
             source=f"{_OURS}; published are new views in every epoch: {_PAPER}",
+            curves=form.quick,
             axes=(
                 _axis(
                     "views",
@@ -210,7 +145,7 @@ def _of_the_store(form: Form) -> tuple[Grid, ...]:
             title="Rows in fewer bytes",
             claim="Students do not notice how rows are stored.",
             source=_OURS,
-            axes=(_axis("codec", Value(name="float16"), *(Value(name=one, store=f"views-{one}") for one in _CODECS)),),
+            axes=(_axis("codec", Value(name="float16"), *(Value(name=one, store=f"views-{one}") for one in CODECS)),),
         ),
         Grid(
             name="jitter",

@@ -2,8 +2,9 @@
 
 import pytest
 
-from caev2.ablate.built_in import QUICK_SETTINGS, built_in_grids
+from caev2.ablate.built_in import built_in_grids
 from caev2.ablate.expansion import expand
+from caev2.ablate.forms import QUICK_SETTINGS
 from caev2.recipe import fingerprint, to_mapping
 
 FORMS = pytest.mark.parametrize("quick", [True, False])
