@@ -8,77 +8,13 @@ What is called published is what the paper's abstract, recipes and scripts say (
 """
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from caev2.ablate.grids import Grid, GridAxis, StoreMaking, Value
-from caev2.pretrain.student.sizes import SIZES
+from caev2.ablate.forms import CODECS, FULL, QUICK, Form
+from caev2.ablate.grids import Grid, GridAxis, Value
 
 _PAPER = "Zhang et al., CAE v2 (2211.09799; TMLR 2023)"
 _OURS = "Ours"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """What the full and the quick form of the grids differ in."""
-
-    recipe: str
-    settings: Mapping[str, Any]
-    seeds: tuple[int, ...]
-    sizes: Mapping[str, Mapping[str, Any]]
-    """Sizes of the student by name, the recipe's own first."""
-    masked: tuple[int, ...]
-    """Mask counts, the recipe's own among them."""
-    recipe_masked: int
-    last_block: str
-    """Target of the teacher's last block."""
-    student_jitter: float
-    """As strong as the jitter of the store's views."""
-    stores: Mapping[str, StoreMaking]
-    quick: bool
-
-
-_CODECS = ("int8", "lloyd4", "klt", "pq")
-_TAPS = 'taps=["projected", "post_norm", "block:12"]'
-_EXTRACTED = ("--recipe", "base-300e", "--views", "16", "--codec", "float16")
-
-
-def _sized(name: str) -> dict[str, Any]:
-    size = SIZES[name]
-    fields = ("width", "regressor_width", "regressor_depth")
-    return {f"model.{field}": getattr(size, field) for field in fields}
-
-
-FULL = Form(
-    recipe="base-100e",
-    settings={},
-    seeds=(0, 1, 2),
-    sizes={"base": {}, "small": _sized("small"), "tiny": _sized("tiny")},
-    masked=(30, 49, 98, 147),
-    recipe_masked=98,
-    last_block="block-12",
-    student_jitter=0.4,
-    stores={
-        "views": StoreMaking(extract=(*_EXTRACTED, "--set", _TAPS)),
-        "no-jitter": StoreMaking(extract=(*_EXTRACTED, "--set", "views.jitter=0")),
-        **{f"views-{codec}": StoreMaking(convert=codec) for codec in _CODECS},
-    },
-    quick=False,
-)
-
-QUICK = Form(
-    recipe="study",
-    settings={},
-    seeds=(0, 1),
-    sizes={"64 wide": {}, "128 wide": {"model.width": 128, "model.regressor_width": 128}},
-    masked=(16, 32, 48),
-    recipe_masked=16,
-    last_block="block-4",
-    student_jitter=0.3,
-    stores={name: StoreMaking(built_in=True) for name in ("views", "no-jitter", *(f"views-{one}" for one in _CODECS))},
-    quick=True,
-)
 
 
 def built_in_grids(*, quick: bool) -> dict[str, Grid]:
@@ -100,6 +36,7 @@ def _of_the_loss(form: Form) -> tuple[Grid, ...]:
             title="Which tokens are supervised",
             claim="Supervising the visible patches does more for the encoder than supervising the masked ones.",
             source=_PAPER,
+            curves=form.quick,
             axes=(
                 _axis(
                     "tokens",
@@ -193,6 +130,7 @@ def _of_the_store(form: Form) -> tuple[Grid, ...]:
             title="How many stored views of an image, at equal steps",
             claim="Some stored views of each image do as well as new ones in every epoch.",
             source=f"{_OURS}; published are new views in every epoch: {_PAPER}",
+            curves=form.quick,
             axes=(
                 _axis(
                     "views",
@@ -207,7 +145,7 @@ def _of_the_store(form: Form) -> tuple[Grid, ...]:
             title="Rows in fewer bytes",
             claim="Students do not notice how rows are stored.",
             source=_OURS,
-            axes=(_axis("codec", Value(name="float16"), *(Value(name=one, store=f"views-{one}") for one in _CODECS)),),
+            axes=(_axis("codec", Value(name="float16"), *(Value(name=one, store=f"views-{one}") for one in CODECS)),),
         ),
         Grid(
             name="jitter",

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from caev2.ablate.grids import Grid, GridAxis, StoreMaking, Value
+from caev2.ablate.grids import Grid, GridAxis, Value
+from caev2.ablate.making import StoreMaking
 from caev2.errors import ConfigError
 from caev2.recipe import nearest
 from caev2.store.manifest import flatten

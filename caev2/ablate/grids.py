@@ -6,12 +6,11 @@ same seeds, so that two of them can be compared pair by pair.
 
 import itertools
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
+from caev2.ablate.making import DEFAULT_STORE, StoreMaking
 from caev2.errors import ConfigError
 from caev2.recipe import nearest
 
@@ -25,8 +24,6 @@ EVALUATIONS: dict[str, tuple[str, ...]] = {
 """Kinds of `caev2 probe`, and the numbers that each gives."""
 LOGGED = ("loss", "cosine_class", "cosine_visible", "cosine_masked")
 """Numbers that every run's log gives."""
-DEFAULT_STORE = "views"
-"""The store of a study that is used where nothing else is said."""
 RESERVED = ("runs",)
 """What no grid can be called: folders beside those of grids."""
 
@@ -74,28 +71,6 @@ class GridAxis:
         """What any of its values sets."""
         fields = {name for value in self.values for name in value.settings}
         return fields | {word for value in self.values for word in ("store", "online") if getattr(value, word)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreMaking:
-    """How a store of a study is made, for whoever lacks it."""
-
-    convert: str | None = None
-    """Codec that another store's rows are encoded in."""
-    of: str = DEFAULT_STORE
-    """That other store."""
-    extract: tuple[str, ...] = ()
-    """Further words of `caev2 extract`."""
-    built_in: bool = False
-    """Whether it is one of the built-in study, which one command makes as a whole."""
-
-    def command(self, study: str, name: str, images: str) -> str:
-        """What makes the store `name`."""
-        if self.built_in:
-            return f"caev2 demo --study --out {Path(study).parent}"
-        if self.convert is not None:
-            return f"caev2 store convert {study}/{self.of} {study}/{name} --codec {self.convert}"
-        return " ".join(["caev2 extract", images, f"{study}/{name}", *map(shlex.quote, self.extract)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

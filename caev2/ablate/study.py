@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from caev2.ablate.grids import StoreMaking
+from caev2.ablate.making import StoreMaking
 from caev2.errors import ConfigError, StoreMismatch
 from caev2.recipe import nearest
 from caev2.store.index import read_index

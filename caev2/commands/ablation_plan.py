@@ -7,8 +7,8 @@ from typing import Any
 
 from caev2.ablate.cost import Cost, cost_of
 from caev2.ablate.expansion import GridRun
-from caev2.ablate.finding import Judging
-from caev2.ablate.plan import Plan, State, state_of
+from caev2.ablate.finding import Judging, steps_trained
+from caev2.ablate.plan import RUNS, Plan, State, state_of
 from caev2.commands.planning import say_hours
 from caev2.terminal import print_json
 
@@ -47,7 +47,9 @@ def print_plan(plan: Plan, out: Path, judging: Judging | None, *, device: str, a
 
 def _state(plan: Plan, word: str, out: Path, judging: Judging | None) -> State:
     run = plan.runs[word]
-    return State(steps=0, is_judged=False, total=run.steps) if judging is None else state_of(run, out, judging)
+    if judging is not None:
+        return state_of(run, out, judging)
+    return State(steps=min(steps_trained(out / RUNS / word), run.steps), is_judged=False, total=run.steps)
 
 
 def _line(

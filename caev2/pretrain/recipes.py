@@ -189,7 +189,8 @@ STUDY = dataclasses.replace(
     optimizer=OptimizerSettings(lr=2.5e-3, warmup_epochs=2.0),
     epochs=16,
     batch_size=25,
-    checkpoint_epochs=16,
+    checkpoint_epochs=4,
+    knn_epochs=4,
 )
 """Ablations on the built-in study (`caev2 demo --study`), many runs on few cores: each of sixteen views of 1,500 scenes
 is seen once, in 960 steps. A minute of one core, probes included. Two seeds on 5,000 scenes: kNN 59 and 57 %, linear

@@ -17,14 +17,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from caev2.ablate.engines.engine import WAIT_S, Relay, Told
-from caev2.ablate.one_run import Work, perform
-from caev2.errors import Caev2Error
+from caev2.ablate.engines.engine import WAIT_S, Told
+from caev2.ablate.engines.worker import TELL_S, serve
+from caev2.ablate.one_run import Work
 from caev2.pretrain.together.signals import Interrupted
 
 LEAVE_S = 60.0
 """How long workers that were asked to leave may take to save what they trained."""
-_TELL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ class _Crew:
         """Start a worker. How many threads it has, torch has to be told before it is loaded."""
         context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked into another
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, device, self._threads), name=device)
+        process = context.Process(target=serve, args=(theirs, device, self._threads), name=device)
         with _signals_ignored(), _threads_in_environment(self._threads):
             process.start()
         theirs.close()
@@ -89,6 +88,12 @@ class _Crew:
         self.workers[connection].work = work
         with contextlib.suppress(OSError):
             connection.send(work)
+
+    def bury(self, connection: Connection) -> str:
+        """Forget a worker that is gone, and say why."""
+        process = self.workers.pop(connection).process
+        connection.close()
+        return _say_death(process)
 
     def interrupt(self) -> None:
         """Ask those that train to save and leave, and wait until they have."""
@@ -107,7 +112,7 @@ class _Crew:
             connection.close()
         for worker in self.workers.values():
             if worker.work is None:
-                worker.process.join(_TELL_S)
+                worker.process.join(TELL_S)
             if worker.process.is_alive():
                 worker.process.kill()
             worker.process.join()
@@ -122,27 +127,32 @@ def _lead(crew: _Crew, devices: Sequence[str], left: deque[Work], told: Told) ->
         for connection in wait(at_work):
             assert isinstance(connection, Connection)
             worker = crew.workers[connection]
-            assert worker.work is not None
-            try:
-                message = connection.recv()
-            except (EOFError, OSError):
-                told.failed(worker.work, _say_death(worker.process))
-                del crew.workers[connection]
-                connection.close()
-                if left or resting:
-                    crew.give(crew.hire(worker.device), left.popleft() if left else resting.pop())
+            work, message = worker.work, _receive(connection)
+            assert work is not None
+            if message is None:
+                told.failed(work, crew.bury(connection))
+                free = crew.hire(worker.device) if left or resting else None
+            elif _hear(message, work, told, resting):
+                free, worker.work = connection, None
+            else:
                 continue
-            if _hear(message, worker.work, told, resting):
-                worker.work = None
-                if not left and resting:
-                    time.sleep(WAIT_S)
-                    left.extend(resting)
-                    resting.clear()
-                if left:
-                    crew.give(connection, left.popleft())
+            if not left and resting:
+                time.sleep(WAIT_S)
+                left.extend(resting)
+                resting.clear()
+            if left and free is not None:
+                crew.give(free, left.popleft())
 
 
-def _hear(message: Any, work: Work, told: Told, resting: list[Work]) -> bool:
+def _receive(connection: Connection) -> tuple[str, Any] | None:
+    """What a worker says; none: it is gone."""
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        return None
+
+
+def _hear(message: tuple[str, Any], work: Work, told: Told, resting: list[Work]) -> bool:
     """Pass on what a worker says; whether it is free now.
 
     Raises:
@@ -165,7 +175,9 @@ def _hear(message: Any, work: Work, told: Told, resting: list[Work]) -> bool:
 
 
 def _say_death(process: BaseProcess) -> str:
-    process.join(_TELL_S)
+    process.join(TELL_S)
+    if process.exitcode is not None and process.exitcode > 0:
+        return f"Its process ended with an error (exit status {process.exitcode}), which it has printed: a bug."
     return (
         f"Its process was ended from outside (exit status {process.exitcode}). Most often memory was short: let fewer "
         "runs be side by side. The same command goes on from the last checkpoint."
@@ -199,75 +211,3 @@ def _threads_in_environment(threads: int) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-class _Parent:
-    """Whoever leads, as a worker sees it; steps are told now and then."""
-
-    def __init__(self, connection: Connection):
-        self._connection, self._steps, self._told_at = connection, 0, time.monotonic()
-
-    def trained(self, work: Work, steps: int) -> None:
-        """Count steps."""
-        del work
-        self._steps += steps
-        if time.monotonic() - self._told_at > _TELL_S:
-            self.tell_steps()
-
-    def tell_steps(self) -> None:
-        """Tell how many there were since the last time."""
-        steps, self._steps, self._told_at = self._steps, 0, time.monotonic()
-        if steps:
-            self.send("trained", steps)
-
-    def warn(self, message: str) -> None:
-        """Pass it on."""
-        self.send("warn", message)
-
-    def send(self, what: str, said: Any = None) -> None:
-        """Say something; nobody may be left to hear it."""
-        with contextlib.suppress(OSError):
-            self._connection.send((what, said))
-
-    def finished(self, work: Work) -> None:
-        """Said where it is known."""
-
-    def failed(self, work: Work, why: str) -> None:
-        """Said where it is known."""
-
-
-def _serve(connection: Connection, device: str, threads: int) -> None:
-    """The body of a worker: one run after another, until the pipe ends."""
-    import torch
-
-    from caev2.pretrain.learning.heap import keep_freed_memory
-    from caev2.workers import end_with
-
-    parent_process = multiprocessing.parent_process()
-    if parent_process is not None and parent_process.pid is not None:
-        end_with(parent_process.pid)
-    multiprocessing.set_start_method("fork", force=True)  # for data workers: not an interpreter of their own for each
-    torch.set_num_threads(threads)
-    if device == "cpu":
-        keep_freed_memory()
-    parent = _Parent(connection)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while True:
-        try:
-            work = connection.recv()
-        except (EOFError, OSError):
-            return
-        what, said = _do(work, device, parent)
-        parent.tell_steps()
-        parent.send(what, said)
-        if what == "interrupted":
-            return
-
-
-def _do(work: Work, device: str, parent: _Parent) -> tuple[str, Any]:
-    try:
-        return ("finished" if perform(work, device, Relay(work, parent)) else "busy"), None
-    except Caev2Error as problem:
-        return "failed", str(problem)
-    except Interrupted as left:
-        return "interrupted", left.signal_number
