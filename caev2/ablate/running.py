@@ -7,7 +7,7 @@ from pathlib import Path
 from caev2.ablate.engines.engine import Engine
 from caev2.ablate.expansion import GridRun
 from caev2.ablate.finding import Judging, find_result, scores_of
-from caev2.ablate.grids import Grid
+from caev2.ablate.grids import LOGGED, Grid
 from caev2.ablate.one_run import Work
 from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score, write_outcome
 from caev2.ablate.plan import RUNS, Plan, PlannedRun, State, state_of
@@ -160,13 +160,13 @@ class _Teller:
 
 
 def say_scores(scores: Mapping[str, Score]) -> str:
-    """Numbers of a run in words: `knn 63.2 (61.9-64.5), loss 0.231`."""
-    return ", ".join(f"{name} {_say(name, score)}" for name, score in scores.items())
+    """What the probes say of a run, in percent: `knn 63.2 (61.9-64.5), 5-shot 40.1`."""
+    return ", ".join(f"{name} {_say(score)}" for name, score in scores.items() if name not in LOGGED)
 
 
-def _say(name: str, score: Score) -> str:
+def _say(score: Score) -> str:
     if score.low is None or score.high is None:
-        return f"{score.value:.3f}" if name == "loss" or name.startswith("cosine") else f"{100 * score.value:.1f}"
+        return f"{100 * score.value:.1f}"
     return f"{100 * score.value:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
 
 
