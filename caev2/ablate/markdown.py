@@ -4,16 +4,9 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from caev2.ablate.differences import (
-    Finding,
-    chance_of_a_claim,
-    comparisons_of,
-    count_claims,
-    find_differences,
-    place_of,
-)
+from caev2.ablate.differences import Finding, find_differences, place_of
 from caev2.ablate.outcome import GridOutcome
-from caev2.ablate.sentences import say_findings
+from caev2.ablate.sentences import say_chance, say_findings
 from caev2.ablate.wording import (
     is_accuracy,
     join,
@@ -48,7 +41,7 @@ _READING = (
 
 def table_page(outcome: GridOutcome, pictures: Pictures, notes: Sequence[str] = ()) -> str:
     """A grid as a page of its own."""
-    chance = _say_chance([outcome])
+    chance = [_prose(one) for one in say_chance([outcome])]
     return "\n\n".join([f"# {outcome.title}", *_section(outcome, pictures), *chance, _bullets(_READING), *notes]) + "\n"
 
 
@@ -60,7 +53,7 @@ def ablations_page(outcomes: Sequence[GridOutcome], pictures: Mapping[str, Pictu
         pictures: By grid.
         notes: What else there is to say.
     """
-    blocks = ["# Ablations", _say_amount(outcomes), *_say_chance(outcomes), *notes]
+    blocks = ["# Ablations", _say_amount(outcomes), *map(_prose, say_chance(outcomes)), *notes]
     blocks += ["## What was found", _summary(outcomes), "## How to read this page", _bullets(_READING)]
     for outcome in outcomes:
         blocks += [
@@ -199,20 +192,3 @@ def _say_amount(outcomes: Sequence[GridOutcome]) -> str:
         f"{which} in their quick form: small, short runs, whose numbers say nothing about ImageNet." if quick else "",
     ]
     return _prose(" ".join(part for part in parts if part))
-
-
-def _say_chance(outcomes: Sequence[GridOutcome]) -> list[str]:
-    """How many comparisons there are, how many claims, and how many of them chance alone would make."""
-    chance = count_claims(one for outcome in outcomes for one in comparisons_of(outcome))
-    if not chance.judged:
-        return ["No comparison has two pairs of runs, so no direction is claimed."]
-    shares = [f"{100 * chance_of_a_claim(pairs):.1f} % of those over {pairs} pairs" for pairs in chance.pairs]
-    expected = f"{chance.expected:.0f}" if chance.expected >= 10 else f"{chance.expected:.1f}"
-    return [
-        _prose(
-            f"Comparisons made: {chance.judged}. Directions claimed: {chance.claimed}. With so few pairs chance alone "
-            f"claims many: were there no difference anywhere, about {expected} directions would be claimed all the "
-            f"same ({join(shares)}). Trust a claim that is many standard errors large, or that several metrics share, "
-            "more than one that barely passes."
-        )
-    ]

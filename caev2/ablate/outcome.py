@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def read_outcome(folder: Path) -> GridOutcome:
         raise ConfigError(
             f"{path} is not what `caev2 ablate` writes ({problem}). Run the grid again: what it computed is kept."
         ) from None
+
+
+def outcomes_below(out: Path, warn: Callable[[str], None]) -> list[GridOutcome]:
+    """What was found by every grid whose folder lies in `out`; a damaged one is told and left out."""
+    found = []
+    for path in sorted(out.glob(f"*/{FILE_NAME}")):
+        try:
+            found.append(read_outcome(path.parent))
+        except ConfigError as problem:
+            warn(f"{problem} Until then it is on no page.")
+    return found
 
 
 def _run(found: dict[str, Any]) -> RunOutcome:

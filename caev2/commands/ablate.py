@@ -109,8 +109,9 @@ def ablate(
     if judges is None:
         raise click.UsageError("Nobody judges the runs. Give --probe-images, or --images with train and val.", ctx)
     plan.refuse_missing()
-    result = _run(ctx, plan, out, Judging.by(judges), chosen, images, bars(quiet))
-    _print(result, _pages(result, out), out, as_json)
+    progress = bars(quiet)
+    result = _run(ctx, plan, out, Judging.by(judges), chosen, images, progress)
+    _print(result, _pages(result, out, progress), out, as_json)
     if result.failures:
         sys.exit(SOME_FAILED)
 
@@ -197,11 +198,15 @@ def _engine(name: str, device: str | None, jobs: int, gpus: int | None, ray_addr
     return SideBySide(devices=tuple(f"cuda:{number}" for number in range(gpus)), threads=threads)
 
 
-def _pages(result: "AblationResult", out: Path) -> list[Path]:
-    """Tables, plots and pages of what was found."""
+def _pages(result: "AblationResult", out: Path, progress: Any) -> list[Path]:
+    """Tables, plots and pages of what was found now, and by earlier commands in the same folder."""
+    from caev2.ablate.built_in import built_in_grids
+    from caev2.ablate.outcome import outcomes_below
     from caev2.ablate.pages import write_pages
 
-    return write_pages(result.outcomes, out)
+    found = {one.grid: one for one in (*outcomes_below(out, progress.warn), *result.outcomes)}
+    known = [name for name in built_in_grids(quick=False) if name in found]
+    return write_pages([found[name] for name in dict.fromkeys([*known, *sorted(found)])], out)
 
 
 def _print(result: "AblationResult", written: Sequence[Path], out: Path, as_json: bool) -> None:

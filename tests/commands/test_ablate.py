@@ -113,6 +113,21 @@ def test_runs_are_done_and_told_and_failures_end_with_status_one(study, images, 
     assert "2 different runs, 0 of them to do: 0 steps" in dry.stdout
 
 
+def test_the_page_has_the_grids_of_earlier_commands_too_but_for_damaged_ones(study, images, tmp_path):
+    out = tmp_path / "out"
+    (study / "second.toml").write_text(GRID.replace('"Small"', '"Second"'))
+    for grid in ("small.toml", "second.toml"):
+        done = caev2(*words(study, grid, out, "--images", images, "--quiet"))
+        assert done.exit_code == 0, done.output
+    page = (out / "ablations.md").read_text()
+    assert page.index("## Second") < page.index("## Small")
+    assert "Different runs: 2, of which none failed" in page
+    (out / "small" / "outcome.json").write_text("{")
+    done = caev2(*words(study, "second.toml", out, "--images", images))
+    assert (done.exit_code, "## Small" in (out / "ablations.md").read_text()) == (0, False)
+    assert "small/outcome.json is not what `caev2 ablate` writes" in done.stderr
+
+
 def test_seeds_and_settings_of_the_command_take_the_place_of_the_grids(study, tmp_path):
     more = ("--seeds", "4,5", "--set", "epochs=1", "--dry-run", "--json")
     said = json.loads(caev2(*words(study, "small.toml", tmp_path / "out", *more)).stdout)

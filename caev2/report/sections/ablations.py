@@ -2,8 +2,18 @@
 
 from collections.abc import Sequence
 
-from caev2.ablate.differences import Difference, Finding, find_differences
+from caev2.ablate.differences import Finding, find_differences
 from caev2.ablate.outcome import GridOutcome
+from caev2.ablate.sentences import say_chance, say_findings
+from caev2.ablate.wording import (
+    is_accuracy,
+    label_of,
+    say_difference,
+    say_value,
+    say_verdict,
+    scale_of,
+    title_of,
+)
 from caev2.report.drawing.bars import Bar, bar_chart
 from caev2.report.drawing.frame import figure
 from caev2.report.drawing.markup import Child, Html, joined, tag
@@ -12,14 +22,15 @@ from caev2.report.reading.studies import ABLATE, Grid
 from caev2.report.sections.pictures import ALL_BYTES, embedded, share_of
 from caev2.report.sections.section import Section, charts, table, unfolding
 
-_NAMES = {"knn": "kNN"}
 _SHOWN_BARS = 2  # metrics drawn; the table has all
 
 
 def ablations_section(grids: Sequence[Grid]) -> Section:
     """Every grid: its claim, table and bars, and what was drawn of it."""
     most_bytes = share_of(sum(len(grid.pictures) for grid in grids), ALL_BYTES // 2)
-    body = [_show(grid, grid.outcome, most_bytes) for grid in grids if grid.outcome is not None]
+    outcomes = [grid.outcome for grid in grids if grid.outcome is not None]
+    body = [tag("p", sentence) for sentence in (say_chance(outcomes) if outcomes else ())]
+    body += [_show(grid, grid.outcome, most_bytes) for grid in grids if grid.outcome is not None]
     gaps = [gap for grid in grids for gap in grid.gaps]
     if not grids:
         gaps.append(Gap(what="No folder of a grid was given.", command=ABLATE))
@@ -49,6 +60,7 @@ def _show(grid: Grid, outcome: GridOutcome, most_bytes: int) -> Html:
             _say_size(outcome),
             class_="images",
         ),
+        _sentences(outcome),
         charts(one for one in drawn if one is not None),
         _table(outcome, findings),
         _failures(outcome),
@@ -63,53 +75,20 @@ def _say_size(outcome: GridOutcome) -> str:
     return f"{len(outcome.runs)} runs, {seeds}{judged}.{quick}"
 
 
-def is_share(metric: str) -> bool:
-    """Whether a metric is shown in percent; loss and cosines are shown as they are."""
-    return metric != "loss" and not metric.startswith("cosine")
+def _sentences(outcome: GridOutcome) -> Html | None:
+    """What is and what is not resolved, by every accuracy."""
+    said = [one for metric in outcome.metrics if is_accuracy(metric) for one in say_findings(outcome, metric)]
+    return tag("ul", [tag("li", without_folders(one)) for one in said], class_="sentences") if said else None
 
 
-def say_metric(metric: str) -> str:
+def named(metric: str) -> str:
     """A metric with its unit."""
-    words = _NAMES.get(metric, metric.replace("_", " "))
-    return f"{words} %" if is_share(metric) else words
-
-
-def _say(value: float, metric: str, *, signed: bool = False) -> str:
-    number = 100 * value if is_share(metric) else value
-    digits = 1 if is_share(metric) else 3
-    return f"{number:{'+' if signed else ''}.{digits}f}".replace("-", "−")
-
-
-def label_of(outcome: GridOutcome, variant: str) -> str:
-    """A variant without the name of its axis, where there is but one."""
-    name = variant.removeprefix(f"{outcome.axes[0].name}=") if len(outcome.axes) == 1 else variant
-    return without_folders(name) or variant
-
-
-def say_value(finding: Finding) -> str:
-    """Mean and deviation over seeds."""
-    if finding.mean is None:
-        return "–"
-    deviation = "" if finding.deviation is None else f" ± {_say(finding.deviation, finding.metric)}"
-    return _say(finding.mean, finding.metric) + deviation
-
-
-def say_difference(difference: Difference, metric: str) -> str:
-    """The mean difference with its standard error."""
-    if difference.mean is None:
-        return "–"
-    error = difference.standard_error
-    return _say(difference.mean, metric, signed=True) + ("" if error is None else f" ± {_say(error, metric)}")
-
-
-def say_verdict(difference: Difference) -> str:
-    """The verdict, and why there is none."""
-    return f"{difference.verdict} ({difference.reason})" if difference.reason else difference.verdict
+    return f"{title_of(metric)}, %" if is_accuracy(metric) else title_of(metric)
 
 
 def _table(outcome: GridOutcome, findings: Sequence[Finding]) -> Html:
     """A line a variant; of each metric its mean, and below it the difference to the baseline and the verdict."""
-    head = ("variant", *(say_metric(metric) for metric in outcome.metrics))
+    head = ("variant", *(named(metric) for metric in outcome.metrics))
     by_place = {(one.variant, one.metric): one for one in findings}
     rows = [
         (_name(outcome, variant), *(_cell(by_place[variant, metric]) for metric in outcome.metrics))
@@ -120,19 +99,18 @@ def _table(outcome: GridOutcome, findings: Sequence[Finding]) -> Html:
 
 def _name(outcome: GridOutcome, variant: str) -> Html:
     baseline = tag("small", "baseline") if variant == outcome.baseline else None
-    return joined([label_of(outcome, variant), baseline], " ")
+    return joined([without_folders(label_of(outcome, variant)), baseline], " ")
 
 
 def _cell(finding: Finding) -> Child:
-    failed = f"{finding.failed} failed" if finding.failed else None
     if finding.difference is None:
-        return [say_value(finding), tag("small", failed) if failed else None]
-    verdict = say_verdict(finding.difference)
+        return say_value(finding)
+    difference = finding.difference
+    verdict = say_verdict(difference.verdict, finding.metric)
     return [
         say_value(finding),
-        tag("small", say_difference(finding.difference, finding.metric)),
-        tag("small", verdict, class_=f"verdict {finding.difference.verdict.replace(' ', '-')}"),
-        tag("small", failed) if failed else None,
+        tag("small", without_folders(say_difference(difference, finding.metric))),
+        tag("small", verdict, class_=f"verdict {difference.verdict.replace(' ', '-')}"),
     ]
 
 
@@ -140,18 +118,18 @@ def _bars(outcome: GridOutcome, findings: Sequence[Finding], metric: str) -> Htm
     shown = [one for one in findings if one.metric == metric]
     if all(one.mean is None for one in shown):
         return None
-    factor = 100 if is_share(metric) else 1
+    factor = scale_of(metric)
     bars = [_bar(outcome, one, factor) for one in shown]
     baseline = next((one.mean for one in shown if one.difference is None), None)
-    title = say_metric(metric)
+    title = named(metric)
     chart = bar_chart(
         bars, title=f"{outcome.title}: {title}", unit="", baseline=None if baseline is None else baseline * factor
     )
     return figure(chart, title)
 
 
-def _bar(outcome: GridOutcome, finding: Finding, factor: int) -> Bar:
-    name, mean, reach = label_of(outcome, finding.variant), finding.mean, finding.deviation
+def _bar(outcome: GridOutcome, finding: Finding, factor: float) -> Bar:
+    name, mean, reach = without_folders(label_of(outcome, finding.variant)), finding.mean, finding.deviation
     if mean is None:
         return Bar(name=name, value=None, words="failed")
     claimed = finding.difference is not None and finding.difference.is_claimed
@@ -163,7 +141,7 @@ def _bar(outcome: GridOutcome, finding: Finding, factor: int) -> Bar:
         high=None if reach is None else (mean + reach) * factor,
         dots=tuple(value * factor for value in finding.by_seed.values()),
         colour=colour,
-        words=_say(mean, finding.metric),
+        words=f"{mean * factor:.{1 if is_accuracy(finding.metric) else 3}f}",
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from caev2.ablate.differences import find_differences
+from caev2.ablate.sentences import say_findings
 from caev2.pretrain.foresight.cost import count_parameters
 from caev2.pretrain.identity import RunIdentity
 from caev2.report.drawing.markup import Html, tag
@@ -11,7 +11,6 @@ from caev2.report.reading.results import Entry, Result, Share
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
 from caev2.report.reading.studies import Grid
-from caev2.report.sections.ablations import label_of, say_difference, say_metric
 from caev2.report.sections.probes import grouped, missing_results
 from caev2.report.sections.section import Section
 
@@ -173,19 +172,8 @@ def _say_grid(grid: Grid) -> Html | None:
     outcome = grid.outcome
     if outcome is None or not outcome.metrics:
         return None
-    metric = outcome.metrics[0]
-    claimed, others = [], []
-    for one in find_differences(outcome):
-        if one.metric != metric or one.difference is None:
-            continue
-        name, baseline = label_of(outcome, one.variant), label_of(outcome, outcome.baseline)
-        if one.difference.is_claimed:
-            number = say_difference(one.difference, metric)
-            claimed.append(f"{name} is {one.difference.verdict} than {baseline} ({number})")
-        else:
-            others.append(name)
-    words = [f"{'; '.join(claimed)}." if claimed else None, f"Not resolved: {', '.join(others)}." if others else None]
-    said = " ".join(filter(None, words)) or "nothing to compare."
+    said = " ".join(say_findings(outcome, outcome.metrics[0], with_numbers=False)) or "Nothing to compare."
     quick = " The quick form: its numbers say little of the full one." if outcome.quick else ""
-    head = f"{without_folders(outcome.title)}, by {say_metric(metric)}: "
-    return tag("p", tag("strong", head), said, tag("span", quick, class_="images"), class_="grid-line")
+    head = f"{without_folders(outcome.title)}. "
+    words = [tag("strong", head), without_folders(said), tag("span", quick, class_="images")]
+    return tag("p", words, class_="grid-line")
