@@ -112,6 +112,7 @@ def judge_tuned(
             device=device,
             orientation=entry.orientation,
             progress=progress,
+            run=entry.facts(),
         )
         for start in (from_random_start_of(entry), from_run(entry), from_teacher_of(entry))
     )

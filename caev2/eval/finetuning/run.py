@@ -46,6 +46,7 @@ def finetune_and_score(
     device: str = "cpu",
     orientation: Orientation = "exif",
     progress: Progress | None = None,
+    run: RunFacts | None = None,
 ) -> Judged:
     """Fine-tune somebody on `train` of a data set and judge it on `val`: one line of a table, under `finetune`.
 
@@ -57,9 +58,12 @@ def finetune_and_score(
         device: Where to compute.
         orientation: Whether the EXIF orientation is applied.
         progress: Who is told.
+        run: Which weights the student is; becomes part of the result.
     """
     train, val = open_splits(images)
-    result = finetune(start, train, val, out, recipe, device=device, orientation=orientation, progress=progress)
+    result = finetune(
+        start, train, val, out, recipe, device=device, orientation=orientation, progress=progress, run=run
+    )
     return result.subjects[0]
 
 
