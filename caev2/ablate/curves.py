@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from caev2.ablate.differences import is_one_measure
 from caev2.ablate.outcome import GridOutcome, RunOutcome
 from caev2.ablate.plots import COLOURS, wrap
 from caev2.ablate.wording import label_of, number_of
 from caev2.eval.drawing import ORANGE, new_figure, save, undress
 from caev2.pretrain.telling.log import read_log
-
-if TYPE_CHECKING:
-    pass
 
 PANELS = {
     "loss": "loss",
@@ -90,12 +88,7 @@ def plot_curves(outcome: GridOutcome, found: Mapping[str, Mapping[str, Curve]], 
 
 
 def _title(outcome: GridOutcome, name: str) -> str:
-    losses = [run.recipe.get("loss") for run in outcome.runs]
-    return (
-        "loss (as each variant defines it)"
-        if name == "loss" and any(one != losses[0] for one in losses)
-        else PANELS[name]
-    )
+    return PANELS[name] if is_one_measure(outcome, name) else f"{PANELS[name]} (as each variant defines it)"
 
 
 def _columns_of(label: str) -> int:

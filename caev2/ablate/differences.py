@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from statistics import fmean, stdev
 from typing import Any, Literal
 
@@ -19,7 +20,8 @@ _ROUNDING = 1e-12
 LOWER_IS_BETTER = ("loss",)
 LOSS_DEPENDS_ON = ("loss", "target", "mask")
 """Parts of a recipe: where one of them differs, the loss is a mean of something else."""
-COSINES_DEPEND_ON = ("target",)
+COSINES_DEPEND_ON = ("target", "loss.target_norm")
+"""A cosine is taken to the target in the form that is learnt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,20 +136,36 @@ def pair(values: Mapping[int, float], reference: Mapping[int, float], *, lower_i
 
 def _why_not_comparable(runs: Sequence[RunOutcome], reference: Sequence[RunOutcome], metric: str) -> str:
     """Loss and cosines are measured in training, against the store's own latents; accuracies are not."""
-    if metric == "loss":
-        parts = LOSS_DEPENDS_ON
-    elif metric.startswith("cosine"):
-        parts = COSINES_DEPEND_ON
-    else:
+    parts = _depends_on(metric)
+    if not parts:
         return ""
-    differing = [part for part in parts if _settings_of(runs, part) != _settings_of(reference, part)]
+    differing = [
+        part.rpartition(".")[2].replace("_", " ")
+        for part in parts
+        if _settings_of(runs, part) != _settings_of(reference, part)
+    ]
     if {run.store for run in runs} != {run.store for run in reference}:
         differing.append("store")
     return f"another {' and '.join(differing)}" if differing else ""
 
 
+def _depends_on(metric: str) -> tuple[str, ...]:
+    """Parts of a recipe that decide what a number of training is measured on."""
+    if metric == "loss":
+        return LOSS_DEPENDS_ON
+    return COSINES_DEPEND_ON if metric.startswith("cosine") else ()
+
+
+def is_one_measure(outcome: GridOutcome, metric: str) -> bool:
+    """Whether a number means the same in all variants."""
+    return all(
+        not _why_not_comparable(outcome.of(variant), outcome.of(outcome.baseline), metric)
+        for variant in outcome.variants
+    )
+
+
 def _settings_of(runs: Sequence[RunOutcome], part: str) -> list[Any]:
-    found = [run.recipe.get(part) for run in runs]
+    found = [reduce(lambda at, name: (at or {}).get(name), part.split("."), run.recipe) for run in runs]
     return [one for place, one in enumerate(found) if one not in found[:place]]
 
 

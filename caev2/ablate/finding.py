@@ -13,6 +13,7 @@ from caev2.ablate.outcome import Score
 from caev2.errors import CheckpointError
 from caev2.eval.parts import open_splits
 from caev2.eval.probes.protocols import ProbeSettings, settings_of
+from caev2.eval.run import RESIZE_RATIO
 from caev2.pretrain.telling.log import read_log
 from caev2.pretrain.weights.checkpoint import latest_checkpoint
 from caev2.store.images import Place
@@ -50,6 +51,7 @@ class Judging:
             and result.get("seed") == self.seed
             and all(said.get(kind) == asked for kind, asked in wanted.items())
             and set(_columns(kinds)) <= set(_student(result).get("accuracy", {}))
+            and _was_cropped_as_usual(_student(result))
         )
 
 
@@ -95,7 +97,7 @@ def last_figures(run: Path) -> dict[str, float]:
     One step's figures are those of one batch. A kind of token that is not predicted has no cosine.
     """
     try:
-        records = [one for one in read_log(run) if "loss" in one and not one.get("skipped")]
+        records = [one for one in read_log(run) if "loss" in one]
     except CheckpointError:  # training does not depend on the log, and what the probes say does not either
         return {}
     last = [one for one in records if one["epoch"] == records[-1]["epoch"]]
@@ -126,6 +128,12 @@ def _student(result: Mapping[str, Any]) -> Mapping[str, Any]:
         one for one in result.get("subjects", ()) if one.get("role") == "student" and one.get("name") == "student"
     ]
     return subjects[0] if subjects else {}
+
+
+def _was_cropped_as_usual(student: Mapping[str, Any]) -> bool:
+    """Whether images were resized as runs of a grid have them; `caev2 probe --resize` asks something else."""
+    crop_px = student.get("crop_px")
+    return isinstance(crop_px, int) and student.get("resize_px") == round(crop_px * RESIZE_RATIO)
 
 
 def _score(accuracy: Mapping[str, float], *, draws: bool) -> Score:

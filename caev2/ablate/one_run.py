@@ -12,11 +12,14 @@ from caev2.ablate.finding import Judging, find_result, kinds_found, steps_traine
 from caev2.ablate.grids import EVALUATIONS
 from caev2.ablate.lessons import lesson_maker
 from caev2.ablate.plan import PlannedRun
+from caev2.errors import ConfigError
 from caev2.eval.entrants import RunEntry
 from caev2.eval.result import save_result
 from caev2.eval.run import probe
 from caev2.eval.while_training import NearestNeighbours
+from caev2.pretrain.learning.lesson import Lesson, MakeLesson
 from caev2.pretrain.run import teach
+from caev2.pretrain.together.ranks import Ranks
 from caev2.progress import Progress
 from caev2.store.disk import writing
 from caev2.store.images import Place
@@ -69,8 +72,25 @@ def _train(work: Work, device: str, progress: Progress) -> None:
     if planned.curves:
         orientation = store.manifest.spec.views.orientation
         judge = NearestNeighbours(work.judging.images, device=device, orientation=orientation, progress=progress)
-    make = lesson_maker(planned.recipe, store, planned.online, work.images, device)
+    make = _checked(lesson_maker(planned.recipe, store, planned.online, work.images, device), planned)
     teach(make, work.folder, device=device, progress=progress, judge=judge)
+
+
+def _checked(make: MakeLesson, planned: PlannedRun) -> MakeLesson:
+    """The same lesson, refused where it is another than was planned: its folder would be called like another run."""
+
+    def made(*, device: str, ranks: Ranks, progress: Progress) -> Lesson:
+        lesson = make(device=device, ranks=ranks, progress=progress)
+        found = lesson.identify(None).fingerprint()
+        if found != planned.fingerprint:
+            raise ConfigError(
+                f"{planned.names[0]} was planned as run {planned.fingerprint} and would become {found}: its store was "
+                "changed meanwhile, or this machine computes in another precision than the one that planned. Run the "
+                "same command again; where machines differ, add --set precision=fp32 or bf16."
+            )
+        return lesson
+
+    return made
 
 
 def _judge(work: Work, device: str, progress: Progress) -> None:

@@ -131,10 +131,12 @@ class _Teller:
 
     def finished(self, work: Work) -> None:
         """A line with the run's numbers."""
+        scores = _scores(work.planned, work.folder, self.judging)
+        if not scores:
+            self.failed(work, "it came to its end, and its result is not there. Run the same command again.")
+            return
         self._end(work)
-        self.progress.say(
-            f"{self._place()} {work.planned.names[0]}: {say_scores(_scores(work.planned, work.folder, self.judging))}"
-        )
+        self.progress.say(f"{self._place()} {work.planned.names[0]}: {say_scores(scores)}")
 
     def failed(self, work: Work, why: str) -> None:
         """A line with the reason."""

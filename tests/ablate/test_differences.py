@@ -143,6 +143,7 @@ def test_a_lower_loss_is_better_and_a_higher_accuracy():
         ({"recipes": {("b",): {"loss": {"distance": "mse"}}}}, "another loss", ""),
         ({"recipes": {("b",): {"mask": {"count": 40}}}}, "another mask", ""),
         ({"recipes": {("b",): {"target": "post_norm"}}}, "another target", "another target"),
+        ({"recipes": {("b",): {"loss": {"target_norm": "whiten"}}}}, "another loss", "another target norm"),
         ({"stores": {("b",): "int8"}}, "another store", "another store"),
         ({"stores": {("b",): None}}, "another store", "another store"),
         ({"recipes": {("b",): {"optimizer": {"lr": 1.0}}}}, "", ""),

@@ -1,5 +1,6 @@
 """Running grids: what is done is done once, whoever asks and however often it is interrupted."""
 
+import dataclasses
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from caev2.ablate.finding import Judging, find_result
 from caev2.ablate.running import ablate
 from caev2.errors import ConfigError
 from caev2.eval.entrants import RunEntry
+from caev2.eval.result import save_result
 from caev2.eval.run import probe
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.telling.log import read_log
@@ -316,3 +318,40 @@ def test_a_damaged_result_is_asked_again(made, out):
     assert find_result(run, judging, ("knn",), STEPS) is None
     assert run_grids(made, out, grid(seeds=[0, 1])).computed == 1
     assert outcome_bytes(out) == before
+
+
+def test_a_result_of_otherwise_resized_images_does_not_answer(out, made):
+    run = next(iter(sorted((out / "runs").iterdir())))
+    judging, entry = Judging.by(made / "images"), RunEntry.find(run)
+    shutil.rmtree(run / "results")
+    for resize_px in (90, None):
+        found = probe(
+            [entry.student()], made / "images", kinds=["knn"], resize_px=resize_px, orientation=entry.orientation,
+            seed=0, run=entry.facts(), progress=Silent(),
+        )  # fmt: skip
+        save_result(found, run)
+        assert (find_result(run, judging, ("knn",), STEPS) is None) == (resize_px == 90)
+
+
+def test_a_run_that_would_become_another_than_planned_is_refused_and_the_others_are_done(made, out):
+    """As where the machine that plans has no GPU, and the one that trains computes in another precision."""
+    small = plan(made, grid(seeds=[7]))
+    first, second = small.runs.values()
+    wrong = dataclasses.replace(first, fingerprint="0" * 32)
+    mixed = dataclasses.replace(
+        small,
+        runs={wrong.fingerprint: wrong, second.fingerprint: second},
+        by_grid={
+            "small": tuple(
+                (run, wrong.fingerprint if word == first.fingerprint else word) for run, word in small.by_grid["small"]
+            )
+        },
+    )
+    said = Said()
+    result = ablate(mixed, out, Judging.by(made / "images"), InTurn(), images=made / "images", progress=said)
+    assert list(result.failures) == [wrong.names[0]]
+    assert (
+        f"was planned as run {wrong.fingerprint} and would become {first.fingerprint}"
+        in result.failures[wrong.names[0]]
+    )
+    assert [run.failure is None for run in outcome_of(out).runs] == [False, True]
