@@ -27,12 +27,16 @@ class Cost:
     hours: float | None
     """Of training alone; none: nothing could be timed."""
     known_from: Literal["runs that are done", "some steps, timed", "nothing"]
+    without_store: int
+    """Runs, at most, whose store is missing: how many steps they have is not known, so no other number has them."""
 
 
-def cost_of(plan: Plan, states: dict[str, State], out: Path, *, device: str, at_once: int) -> Cost:
+def cost_of(plan: Plan, states: dict[str, State], out: Path, *, device: str, at_once: int, gpus: int = 1) -> Cost:
     """What a plan takes; nothing is written.
 
-    Rates of different students are compared by their multiply-adds. Judging and a live teacher come on top.
+    Rates of different students are compared by their multiply-adds. Judging and a live teacher come on top. Runs that
+    are done are taken to have been as many side by side; steps are timed on the whole of one device, which computes no
+    more for being shared.
 
     Args:
         plan: What is wanted.
@@ -40,6 +44,7 @@ def cost_of(plan: Plan, states: dict[str, State], out: Path, *, device: str, at_
         out: Where runs lie.
         device: Where runs are trained.
         at_once: How many, side by side.
+        gpus: Over how many devices like `device`.
     """
     left = [run for word, run in plan.runs.items() if not states[word].is_done]
     work = sum((run.steps - states[run.fingerprint].steps) * _gmac_a_step(run) for run in left)
@@ -49,10 +54,17 @@ def cost_of(plan: Plan, states: dict[str, State], out: Path, *, device: str, at_
         rate, known_from = statistics.median(rates) * at_once, "runs that are done"
     elif left:
         rate, known_from = _rehearse(left[0], device), "some steps, timed"
+        rate = None if rate is None else rate * gpus
     else:
         rate, known_from = None, "nothing"
     hours = None if rate is None else work / rate / 3600
-    return Cost(runs=len(left), steps=steps, hours=hours, known_from=known_from if hours is not None else "nothing")
+    return Cost(
+        runs=len(left),
+        steps=steps,
+        hours=hours,
+        known_from=known_from if hours is not None else "nothing",
+        without_store=plan.without_store,
+    )
 
 
 def _gmac_an_image(run: PlannedRun) -> float:
@@ -81,6 +93,12 @@ def _rehearse(run: PlannedRun, device: str) -> float | None:
         averaged=recipe.ema_decay is not None,
     )
     timed = rehearse(
-        recipe, precision, device, memory, free_memory(device), most=recipe.batch_size, budget_s=REHEARSAL_S
+        recipe,
+        precision,
+        device,
+        memory,
+        free_memory(device),
+        most=recipe.batch_size // recipe.accumulate,
+        budget_s=REHEARSAL_S,
     )
     return None if timed is None else timed.images_per_s * _gmac_an_image(run)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from caev2.ablate.built_in import built_in_grids
 from caev2.ablate.grids import Grid, GridAxis, Value
 from caev2.ablate.making import StoreMaking
 from caev2.errors import ConfigError
@@ -27,6 +28,7 @@ _GRID = (
     "set",
     "axis",
 )
+_OF_CONVERT = ("of", "targets", "any_quality")
 _PLACES = ("store", "online")
 """What an axis may vary that is no field of the recipe."""
 
@@ -35,8 +37,10 @@ def read_grid(path: Path) -> Grid:
     """The grid of a TOML file, called like the file.
 
     Raises:
-        ConfigError: It cannot be read, has an unknown key, or is no grid.
+        ConfigError: It cannot be read, has an unknown key, is no grid, or is called like a built-in one.
     """
+    if path.stem in built_in_grids(quick=False):
+        raise ConfigError(f"{path} is called like a built-in grid, and would write over its folder. Rename the file.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -131,12 +135,23 @@ def _online(value: Any) -> Any:
 
 def _making(content: Any, where: str) -> StoreMaking:
     content = _of_kind(content, dict, where)
-    _refuse_unknown(content, ("convert", "of", "extract"), where)
+    _refuse_unknown(content, ("extract", "convert", *_OF_CONVERT), where)
     if ("convert" in content) == ("extract" in content):
         raise ConfigError(f"{where}: say either `convert`, a codec, or `extract`, further words of `caev2 extract`.")
+    if "extract" in content and (more := sorted(set(content) & set(_OF_CONVERT))):
+        raise ConfigError(f"{where}: {more[0]} goes with `convert`; to `extract`, add the words of `caev2 extract`.")
     words = {key: _of_kind(content[key], str, f"{where}.{key}") for key in ("convert", "of") if key in content}
-    extract = _of_kind(content.get("extract", []), list, f"{where}.extract")
-    return StoreMaking(**words, extract=tuple(_of_kind(word, str, f"{where}.extract") for word in extract))
+    return StoreMaking(
+        **words,
+        targets=_texts(content, "targets", where),
+        any_quality=_of_kind(content.get("any_quality", False), bool, f"{where}.any_quality"),
+        extract=_texts(content, "extract", where),
+    )
+
+
+def _texts(content: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    found = _of_kind(content.get(key, []), list, f"{where}.{key}")
+    return tuple(_of_kind(word, str, f"{where}.{key}") for word in found)
 
 
 def say_value(value: Any) -> str:

@@ -16,15 +16,28 @@ class StoreMaking:
     """Codec that another store's rows are encoded in."""
     of: str = DEFAULT_STORE
     """That other store."""
+    targets: tuple[str, ...] = ()
+    """Those of its targets that are encoded; none: all."""
+    any_quality: bool = False
+    """Whether the codec is taken whatever it loses, because that is what is measured."""
     extract: tuple[str, ...] = ()
     """Further words of `caev2 extract`."""
     built_in: bool = False
     """Whether it is one of the built-in study, which one command makes as a whole."""
 
     def command(self, study: str, name: str, images: str) -> str:
-        """What makes the store `name`."""
+        """What makes the store `name`, quoted for a shell."""
         if self.built_in:
-            return f"caev2 demo --study --out {Path(study).parent}"
-        if self.convert is not None:
-            return f"caev2 store convert {study}/{self.of} {study}/{name} --codec {self.convert}"
-        return " ".join(["caev2 extract", images, f"{study}/{name}", *map(shlex.quote, self.extract)])
+            return _make_built_in(Path(study))
+        if self.convert is None:
+            return shlex.join(["caev2", "extract", images, f"{study}/{name}", *self.extract])
+        command = ["caev2", "store", "convert", f"{study}/{self.of}", f"{study}/{name}", "--codec", self.convert]
+        command += ["--targets", ",".join(self.targets)] if self.targets else []
+        return shlex.join([*command, "--any-quality"] if self.any_quality else command)
+
+
+def _make_built_in(study: Path) -> str:
+    """The command gives its study a name of its own; where another was asked for, a comment says which."""
+    command = shlex.join(["caev2", "demo", "--study", "--out", str(study.parent)])
+    made = study.parent / "study"
+    return command if study == made else f"{command}  # makes {made}: give that in the place of {study}"

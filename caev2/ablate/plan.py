@@ -10,6 +10,7 @@ from caev2.ablate.expansion import GridRun, expand
 from caev2.ablate.finding import Judging, find_result, steps_trained
 from caev2.ablate.grids import EVALUATIONS, Grid, Online
 from caev2.ablate.lessons import know_run
+from caev2.ablate.outcome import read_outcome
 from caev2.ablate.study import Study, command_for, open_study
 from caev2.errors import Caev2Error, ConfigError, StoreMismatch
 from caev2.pretrain.recipes import PretrainRecipe
@@ -53,6 +54,8 @@ class Plan:
     """Stores that are missing, by name, and the command that makes each."""
     misfits: Mapping[str, StoreMismatch]
     """Runs that the store they learn from does not fit, by name: it lacks a target, or views."""
+    without_store: int
+    """How many different runs, at most, need a store that is missing: with it, some may turn out to be one."""
 
     def refuse_missing(self) -> None:
         """Refuse to begin what could not be finished.
@@ -66,7 +69,8 @@ class Plan:
                 ", ".join(self.missing),
                 "; ".join(f"`{command}`" for command in dict.fromkeys(self.missing.values())),
             )
-            raise ConfigError(f"{self.study.path} lacks the stores {names}. Make them: {commands}.")
+            lacking = "lacks" if self.study.path.is_dir() else "is not there yet, and lacks"
+            raise ConfigError(f"{self.study.path} {lacking} the stores {names}. Make them: {commands}.")
         for problem in self.misfits.values():
             raise problem
 
@@ -118,7 +122,13 @@ def make_plan(
     for grid in grids:
         known[grid.name] = tuple((run, gathered.add(run, grid)) for run in by_grid[grid.name])
     return Plan(
-        study=study, grids=tuple(grids), by_grid=known, runs=gathered.runs, missing=missing, misfits=gathered.misfits
+        study=study,
+        grids=tuple(grids),
+        by_grid=known,
+        runs=gathered.runs,
+        missing=missing,
+        misfits=gathered.misfits,
+        without_store=len(gathered.without_store),
     )
 
 
@@ -143,6 +153,25 @@ def refuse_equal_names(grids: Iterable[Grid]) -> None:
         seen.add(grid.name)
 
 
+def refuse_other_forms(grids: Iterable[Grid], out: Path) -> None:
+    """A built-in grid has one folder in `out`, where its quick form would write over its full one, or the other way.
+
+    Raises:
+        ConfigError: The other form lies there.
+    """
+    for grid in grids:
+        try:
+            found = read_outcome(out / grid.name)
+        except ConfigError:  # none, or damaged: nothing to lose
+            continue
+        if found.quick != grid.quick:
+            form, other = ("quick" if quick else "full" for quick in (found.quick, grid.quick))
+            raise ConfigError(
+                f"{out / grid.name} has what the {form} form of this grid found, which its {other} form would write "
+                "over. Give another folder, or remove that one; what lies in `runs` can stay."
+            )
+
+
 class _Gathered:
     """Runs by fingerprint, as grids ask for them one after another."""
 
@@ -150,13 +179,15 @@ class _Gathered:
         self._study, self._images, self._device = study, images, device
         self.runs: dict[str, PlannedRun] = {}
         self.misfits: dict[str, StoreMismatch] = {}
+        self.without_store: set[str] = set()
         self._known: dict[str, str] = {}
 
     def add(self, run: GridRun, grid: Grid) -> str | None:
         """The fingerprint of the run that a grid's run is; none: its store is missing, or does not fit."""
-        if run.store not in self._study:
-            return None
         asked = fingerprint([to_mapping(run.recipe), run.store, run.online])
+        if run.store not in self._study:
+            self.without_store.add(asked)
+            return None
         if asked not in self._known:
             try:
                 self._known[asked] = self._look(run)

@@ -10,7 +10,7 @@ from caev2.ablate.finding import Judging, find_result, scores_of
 from caev2.ablate.grids import LOGGED, Grid
 from caev2.ablate.one_run import Work
 from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score, write_outcome
-from caev2.ablate.plan import RUNS, Plan, PlannedRun, State, state_of
+from caev2.ablate.plan import RUNS, Plan, PlannedRun, State, refuse_other_forms, state_of
 from caev2.errors import ConfigError
 from caev2.progress import Progress, Silent
 from caev2.recipe import to_mapping
@@ -54,11 +54,12 @@ def ablate(
         progress: Who is told.
 
     Raises:
-        ConfigError: A store is missing, or images are needed and not given.
+        ConfigError: A store is missing, or images are needed and not given, or `out` has another form of a grid.
         OutputError: `out` cannot be written.
         Interrupted: A signal asked to leave.
     """
     plan.refuse_missing()
+    refuse_other_forms(plan.grids, out)
     _refuse_no_images(plan, images)
     states = {word: state_of(run, out, judging) for word, run in plan.runs.items()}
     works = [_work(run, plan, out, images, judging) for word, run in plan.runs.items() if not states[word].is_done]

@@ -1,5 +1,6 @@
 """A study: a folder of stores over the same images, each named by its folder."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +33,18 @@ class Study:
 def open_study(path: Path, wanted: Iterable[str]) -> Study:
     """Open the stores that are wanted, as far as they are there; others in the folder are left alone.
 
+    A folder that is not there yet is a study without stores, each of which has a command that makes it.
+
     Raises:
-        ConfigError: The folder is none, or is a store itself.
+        ConfigError: The path is no folder, or is a store itself.
         StoreIncomplete: One is not sealed.
         StoreMismatch: Two were not extracted from the same images.
         StoreCorrupt: A manifest or an index is damaged.
     """
     if (path / FILE_NAME).is_file():
         raise ConfigError(f"{path} is a store, and a study is a folder of stores. Give {path.parent}, or move it.")
-    if not path.is_dir():
-        raise ConfigError(
-            f"There is no study at {path}: it is no folder. Make the built-in one with `caev2 demo --study`."
-        )
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file, and a study is a folder of stores. Give a folder.")
     stores = {name: Store(path / name) for name in dict.fromkeys(wanted) if (path / name / FILE_NAME).is_file()}
     for first, other in zip(list(stores.values())[:1] * len(stores), stores.values(), strict=True):
         _refuse_other_images(first, other)
@@ -83,5 +84,5 @@ def command_for(study: Path, name: str, stores: Mapping[str, StoreMaking], image
     if name in stores:
         return stores[name].command(str(study), name, images)
     there = stores_of(study)
-    hint = f" (the study has no {name!r}: {nearest(name, there)})" if there else ""
-    return f"caev2 extract {images} {study / name}{hint}"
+    hint = f"  # the study has no {name!r}: {nearest(name, there)}" if there else ""
+    return shlex.join(["caev2", "extract", images, str(study / name)]) + hint

@@ -104,7 +104,7 @@ def ablate(
         from caev2.commands.ablation_plan import print_plan
 
         judging = None if judges is None else Judging.by(judges)
-        print_plan(plan, out, judging, device=chosen.device, at_once=gpus or jobs, as_json=as_json)
+        print_plan(plan, out, judging, device=chosen.device, at_once=gpus or jobs, gpus=gpus or 1, as_json=as_json)
         return
     if judges is None:
         raise click.UsageError("Nobody judges the runs. Give --probe-images, or --images with train and val.", ctx)
@@ -145,7 +145,7 @@ def _grids(names: Sequence[str], quick: bool, seeds: str | None) -> "list[Grid]"
     from caev2.recipe import choose
 
     known = built_in_grids(quick=quick)
-    named = [one for name in names for one in (known if name == _ALL else (name,))]
+    named = dict.fromkeys(one for name in names for one in (known if name == _ALL else (name,)))
     grids = [read_grid(Path(name)) if name.endswith(".toml") else choose(name, known, "grid") for name in named]
     if seeds is None:
         return grids

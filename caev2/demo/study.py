@@ -14,7 +14,7 @@ from caev2.demo.scenes import write_scenes
 from caev2.extract.recipes import STUDY, ExtractRecipe
 from caev2.extract.run import extract
 from caev2.progress import Progress, Silent
-from caev2.store.codecs.quality import QualityFloor
+from caev2.store.codecs.quality import ANY_QUALITY
 from caev2.store.disk import say_bytes, write_whole, writing
 from caev2.store.reader import Store
 from caev2.store.rewriting.convert import convert
@@ -25,8 +25,6 @@ CODECS = {"views-int8": "int8", "views-lloyd4": "lloyd4", "views-klt": "klt", "v
 """Names of the stores in other codecs; `klt` and `pq` of 31 bytes a token, two bits a number."""
 TARGET = "projected"
 """The only target that they and `no-jitter` hold, which keeps them small."""
-ANY_QUALITY = QualityFloor(relative_error=float("inf"), centred_cosine_p1=-1.0)
-"""What a codec loses is what the study measures, so none is refused for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

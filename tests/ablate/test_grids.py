@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from caev2.ablate.expansion import expand
 from caev2.ablate.grid_files import grid_of, read_grid
 from caev2.ablate.grids import Grid, GridAxis, Value
+from caev2.ablate.making import StoreMaking
 from caev2.errors import ConfigError
 from caev2.pretrain.recipes import RECIPES
 from caev2.recipe import override
@@ -210,6 +211,33 @@ def test_a_recipe_file_may_lie_beside_its_grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = written(tmp_path / "mine", 'recipe = "student.toml"\n' + AXIS)
     assert {run.recipe.epochs for run in expand(made)} == {7}
+
+
+def test_how_a_store_is_made_may_name_targets_and_take_any_quality(tmp_path):
+    text = '[stores.bits]\nconvert = "pq"\nof = "large"\ntargets = ["projected"]\nany_quality = true\n'
+    made = written(tmp_path, text + AXIS).stores["bits"]
+    assert made == StoreMaking(convert="pq", of="large", targets=("projected",), any_quality=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('extract = []\ntargets = ["projected"]', "targets goes with `convert`"),
+        ("extract = []\nany_quality = true", "any_quality goes with `convert`"),
+        ('convert = "pq"\ntargets = "projected"', "stores.a.targets cannot be 'projected'. Give a list"),
+        ('convert = "pq"\nany_quality = 1', "stores.a.any_quality cannot be 1. Give true or false"),
+        ('convert = "pq"\ntarget = ["projected"]', "Did you mean 'targets'"),
+    ],
+)
+def test_how_a_store_is_made_is_checked(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        written(tmp_path, f"[stores.a]\n{text}\n{AXIS}")
+
+
+def test_a_file_that_is_called_like_a_built_in_grid_is_refused(tmp_path):
+    (tmp_path / "codec.toml").write_text(AXIS)
+    with pytest.raises(ConfigError, match=r"codec\.toml is called like a built-in grid.* Rename the file"):
+        read_grid(tmp_path / "codec.toml")
 
 
 def test_no_grid_takes_the_folder_of_the_runs():

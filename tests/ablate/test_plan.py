@@ -1,14 +1,20 @@
 """Plans: which runs grids share, what is left to do, and what it takes."""
 
+import dataclasses
+
 import pytest
 
+from caev2.ablate import cost as cost_module
 from caev2.ablate.cost import cost_of
 from caev2.ablate.finding import Judging
-from caev2.ablate.plan import make_plan, state_of
+from caev2.ablate.outcome import write_outcome
+from caev2.ablate.plan import make_plan, refuse_other_forms, state_of
 from caev2.errors import ConfigError, SourceError, StoreMismatch
+from caev2.pretrain.foresight.rehearsal import Rehearsal
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.run import pretrain
 from caev2.store.reader import Store
+from tests.ablate.made_up import make_outcome
 from tests.ablate.studying import STEPS, grid, plan, run_grids
 
 VIEWS = [{"name": "views", "field": "views", "values": [2, 1]}]
@@ -92,3 +98,40 @@ def test_a_plan_knows_what_is_done_and_what_the_rest_takes(made, tmp_path):
     cost = cost_of(wider, states, tmp_path / "out", device="cpu", at_once=1)
     assert (cost.runs, cost.steps, cost.known_from) == (1, STEPS, "runs that are done")
     assert cost.hours > 0
+
+
+def test_runs_whose_store_is_missing_are_counted_beside_the_cost(made, tmp_path):
+    stores = [{"name": "store", "field": "store", "values": ["views", "absent", "other"]}]
+    found = plan(made, grid("one", axis=stores, seeds=[0, 1]), grid("two", axis=stores))
+    assert (len(found.runs), found.without_store) == (2, 4), "those of the second are of the first"
+    states = {word: state_of(run, tmp_path, Judging.by(made / "images")) for word, run in found.runs.items()}
+    cost = cost_of(found, states, tmp_path, device="cpu", at_once=1)
+    assert (cost.runs, cost.steps, cost.without_store) == (2, 2 * STEPS, 4)
+
+
+def test_steps_that_were_timed_on_one_gpu_are_divided_among_all(made, tmp_path, monkeypatch):
+    found, judging = plan(made, grid()), Judging.by(made / "images")
+    states = {word: state_of(run, tmp_path, judging) for word, run in found.runs.items()}
+    timed = Rehearsal(batch_size=4, seconds=(0.1,))
+    monkeypatch.setattr(cost_module, "rehearse", lambda *_, **__: timed)
+    hours = [
+        cost_of(found, states, tmp_path, device="cpu", at_once=jobs, gpus=gpus).hours
+        for jobs, gpus in ((1, 1), (8, 1), (8, 8))
+    ]
+    assert hours[0] == hours[1] == pytest.approx(8 * hours[2])
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_other_form_of_a_grid_is_not_written_over(made, tmp_path, quick):
+    outcome = make_outcome({"tokens": ("both", "visible")}, {}, grid="small", quick=quick)
+    (tmp_path / "small").mkdir()
+    write_outcome(outcome, tmp_path / "small")
+    same, other = (dataclasses.replace(grid(), quick=one) for one in (quick, not quick))
+    refuse_other_forms([same], tmp_path)
+    said = "the quick form .* its full form" if quick else "the full form .* its quick form"
+    with pytest.raises(ConfigError, match=said):
+        refuse_other_forms([other], tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        run_grids(made, tmp_path, other)
+    (tmp_path / "small" / "outcome.json").write_text("{")
+    refuse_other_forms([other], tmp_path)

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
 from caev2.ablate.grid_files import grid_of
-from caev2.ablate.study import open_study, stores_of
+from caev2.ablate.making import StoreMaking
+from caev2.ablate.plan import make_plan
+from caev2.ablate.study import command_for, open_study, stores_of
 from caev2.errors import ConfigError, StoreIncomplete, StoreMismatch
 from caev2.extract.recipes import DEMO
 from caev2.extract.run import extract
@@ -67,24 +71,52 @@ def test_a_store_in_the_place_of_a_study_is_refused(made):
         open_study(made / "study" / "views", ["views"])
 
 
-def test_no_folder_is_no_study(tmp_path):
-    with pytest.raises(ConfigError, match="There is no study"):
+def test_a_folder_that_is_not_there_yet_is_a_study_without_stores(tmp_path):
+    assert open_study(tmp_path / "none", ["views"]).stores == {}
+    found = make_plan(tmp_path / "none", [grid()])
+    assert found.missing == {"views": f"caev2 extract IMAGES {tmp_path / 'none' / 'views'}"}
+    with pytest.raises(ConfigError, match=r"none is not there yet, and lacks the stores views\. Make them: `caev2 "):
+        found.refuse_missing()
+    (tmp_path / "none").write_text("")
+    with pytest.raises(ConfigError, match="is a file, and a study is a folder"):
         open_study(tmp_path / "none", ["views"])
+
+
+def test_a_store_that_is_linked_is_one_of_the_study(made, tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "views").symlink_to(made / "study" / "views")
+    assert stores_of(tmp_path / "study") == ["views"]
+    there, linked = plan(made, grid()), make_plan(tmp_path / "study", [grid()], images=made / "images")
+    assert (linked.missing, linked.runs.keys()) == ({}, there.runs.keys())
 
 
 def test_a_missing_store_is_named_with_the_command_that_makes_it(made):
     stores = {
-        "int8": {"convert": "int8", "of": "still"},
+        "int8": {"convert": "int8", "of": "still", "targets": ["projected", "post_norm"], "any_quality": True},
         "other": {"extract": ["--recipe", "demo", "--set", 'taps=["projected"]']},
     }
     found = plan(made, over_stores("views", "int8", "other", stores=stores))
     study, images = made / "study", made / "images"
     assert dict(found.missing) == {
-        "int8": f"caev2 store convert {study}/still {study}/int8 --codec int8",
+        "int8": f"caev2 store convert {study}/still {study}/int8 --codec int8 "
+        "--targets projected,post_norm --any-quality",
         "other": f"caev2 extract {images} {study}/other --recipe demo --set 'taps=[\"projected\"]'",
     }
     with pytest.raises(ConfigError, match=r"lacks the stores int8, other\. Make them: `caev2 store convert"):
         found.refuse_missing()
+
+
+def test_commands_are_quoted_for_a_shell():
+    study, images = "my studies/one", "my images"
+    convert, extract = StoreMaking(convert="pq"), StoreMaking(extract=("--views", "2"))
+    for command in (convert.command(study, "v", images), extract.command(study, "v", images)):
+        assert "my studies/one/v" in shlex.split(command)
+    assert shlex.split(command_for(Path(study), "v", {}, images)) == ["caev2", "extract", images, f"{study}/v"]
+    built_in = StoreMaking(built_in=True)
+    assert shlex.split(built_in.command("my studies/study", "v", images))[-2:] == ["--out", "my studies"]
+    other = built_in.command(study, "v", images)
+    assert other.endswith("  # makes my studies/study: give that in the place of my studies/one")
+    assert shlex.split(other, comments=True) == ["caev2", "demo", "--study", "--out", "my studies"]
 
 
 def test_a_missing_store_of_which_nothing_is_said_offers_the_nearest(made):

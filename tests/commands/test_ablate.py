@@ -157,9 +157,36 @@ def test_a_grid_that_is_not_built_in_is_refused_with_the_nearest(study, tmp_path
         "ablate", study / "study", "supervison", tmp_path
     )
     assert "Give STUDY, one GRID or more, and OUT" in refusal("ablate", study / "study", "views")
-    assert "Two grids are called 'views'" in refusal(
-        "ablate", study / "study", "views", "all", tmp_path, "--quick", "--images", "x"
+
+
+def test_what_is_named_twice_is_one_grid(study, tmp_path):
+    named = ("ablate", tmp_path / "none", "codec", "all", "codec", tmp_path / "out", "--dry-run", "--json", "--quick")
+    grids = list(json.loads(caev2(*named).stdout)["grids"])
+    assert (grids[0], len(grids)) == ("codec", len(set(grids)))
+    twice = words(study, "small.toml", tmp_path / "out", "--dry-run", "--json")
+    assert list(json.loads(caev2(*twice[:3], *twice[2:]).stdout)["grids"]) == ["small"]
+    (tmp_path / "small.toml").write_text(GRID)
+    said = refusal("ablate", study / "study", study / "small.toml", tmp_path / "small.toml", tmp_path / "out")
+    assert "Two grids are called 'small'" in said
+    (tmp_path / "codec.toml").write_text(GRID)
+    assert "is called like a built-in grid" in refusal(
+        "ablate", study / "study", tmp_path / "codec.toml", tmp_path / "out"
     )
+
+
+def test_a_dry_run_of_a_study_that_is_yet_to_be_made_has_the_commands(images, tmp_path):
+    study = tmp_path / "my study"
+    done = caev2("ablate", study, "supervision", "codec", tmp_path / "out", "--dry-run", "--images", images, "--device", "cpu")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert f"Missing: views. Make with: caev2 extract {images} '{study}/views' --recipe base-300e " in done.stdout
+    assert f"convert '{study}/views' '{study}/views-pq' --codec pq --targets projected --any-quality\n" in done.stdout
+    assert f"asked for: mkdir -p '{study}' && ln -s /path/to/store '{study}/views'\n" in done.stdout
+    assert (
+        "0 different runs, 0 of them to do: 0 steps; beside them at most 21 runs whose store is missing" in done.stdout
+    )
+    assert list(tmp_path.iterdir()) == []
+    quick = caev2("ablate", study, "codec", tmp_path / "out", "--dry-run", "--quick")
+    assert "ln -s" not in quick.stdout
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from caev2.store.remote.paths import StorePath
     help="In which files rows lie: zarr shards, or tars that stock webdataset reads.",
 )
 @click.option("--codec", default=None, help="Encode float16 rows: int8, lloyd4, klt, pq.")
+@click.option("--targets", default=None, metavar="NAME,...", help="Write only these targets. Default: all.")
 @click.option(
     "--calibration",
     type=STORE,
@@ -32,6 +33,11 @@ from caev2.store.remote.paths import StorePath
     metavar="KEY=VALUE",
     help="Another floor for the codec, as for extract: floor.relative_error=0.02; may be repeated.",
 )
+@click.option(
+    "--any-quality",
+    is_flag=True,
+    help="No floor for the codec but those of --set: where what it loses is what you want to measure.",
+)
 @click.option("--lossless", type=click.Choice(["zstd"]), default=None, help="Write a compressed copy for keeping.")
 @json_option
 @quiet_option
@@ -40,8 +46,10 @@ def store_convert(
     out: Path,
     layout: Literal["zarr", "webdataset"] | None,
     codec: str | None,
+    targets: str | None,
     calibration: StorePath | None,
     settings: tuple[str, ...],
+    any_quality: bool,
     lossless: str | None,
     as_json: bool,
     quiet: bool,
@@ -49,15 +57,16 @@ def store_convert(
     """Write the rows of STORE anew to OUT; or bring back a cold copy."""
     from caev2.errors import ConfigError
     from caev2.recipe import override
+    from caev2.store.codecs.quality import ANY_QUALITY
     from caev2.store.rewriting.cold import freeze, is_cold, thaw
     from caev2.store.rewriting.convert import Encoding, convert
 
-    if lossless is not None and (layout, codec) != (None, None):
+    if lossless is not None and (layout, codec, targets) != (None, None, None):
         raise ConfigError("--lossless makes a copy for keeping, of the store as it is: convert first, then compress.")
     if lossless is not None:
         print_result(freeze(store, out, bars(quiet)), as_json, f"Compressed {store}")
     elif isinstance(store, Path) and is_cold(store):
-        if (layout, codec, calibration, settings) != (None, None, None, ()):
+        if (layout, codec, targets, calibration, settings, any_quality) != (None, None, None, None, (), False):
             raise ConfigError(
                 f"{store} is a cold copy: bring the store back first, without other options, then convert."
             )
@@ -65,7 +74,14 @@ def store_convert(
     else:
         floor = override(Encoding(), settings).floor
         result = convert(
-            store, out, layout=layout, codec=codec, calibration=calibration, floor=floor, progress=bars(quiet)
+            store,
+            out,
+            layout=layout,
+            codec=codec,
+            targets=None if targets is None else targets.split(","),
+            calibration=calibration,
+            floor=floor.over(ANY_QUALITY) if any_quality else floor,
+            progress=bars(quiet),
         )
         print_result(result, as_json, f"Converted {store}")
 

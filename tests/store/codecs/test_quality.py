@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from caev2.errors import StoreCorrupt
 from caev2.store.codecs.quality import (
+    ANY_QUALITY,
     FLOORS,
     Figures,
     Quality,
@@ -126,3 +127,12 @@ def test_a_figure_at_its_limit_is_good_enough_and_no_limit_asks_nothing():
     assert FLOORS["lloyd4"].shortfalls(quality) == ()
     bad = Quality(class_token=figures(relative_error=1e9, cosine_p1=-1.0), patch_tokens=None)
     assert QualityFloor().shortfalls(bad) == ()
+
+
+@pytest.mark.parametrize("codec", [*FLOORS, "klt"])
+def test_without_a_floor_nothing_falls_short_not_even_what_is_undefined(codec):
+    same = np.ones((4, 3, 6), np.float32)
+    quality = quality_of(same, same + 1)
+    assert quality.class_token.relative_error is None
+    assert QualityFloor(relative_error=1e9).shortfalls(quality)
+    assert ANY_QUALITY.over(FLOORS.get(codec, QualityFloor())).shortfalls(quality) == ()
