@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from caev2.ablate.engines.in_turn import InTurn
 from caev2.ablate.engines.side_by_side import SideBySide
 from caev2.ablate.finding import Judging, find_result
 from caev2.ablate.running import ablate
@@ -21,7 +20,7 @@ from caev2.eval.run import probe
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.telling.log import read_log
 from caev2.progress import Silent
-from tests.ablate.studying import STEPS, grid, outcome_bytes, outcome_of, plan, results_of, run_grids, runs_of
+from tests.ablate.studying import STEPS, Here, grid, outcome_bytes, outcome_of, plan, results_of, run_grids, runs_of
 
 ROOT = Path(__file__).parents[2]
 VIEWS = [{"name": "views", "field": "views", "values": [2, 1]}]
@@ -48,9 +47,9 @@ class Said(Silent):
 
 @pytest.fixture(scope="module")
 def done(made, tmp_path_factory) -> Path:
-    """What a small grid of two seeds left; not to be written to."""
+    """What a small grid of two seeds left, run as the command runs it; not to be written to."""
     out = tmp_path_factory.mktemp("ablations") / "out"
-    run_grids(made, out, grid(seeds=[0, 1]))
+    run_grids(made, out, grid(seeds=[0, 1]), engine=SideBySide())
     return out
 
 
@@ -133,7 +132,7 @@ def test_other_images_are_another_question(made, out, tmp_path):
     planned = plan(made, grid(seeds=[0, 1]))
     judging = Judging.by(tmp_path / "images")
     told = Said()
-    result = ablate(planned, out, judging, InTurn(), images=made / "images", progress=told)
+    result = ablate(planned, out, judging, Here(), images=made / "images", progress=told)
     assert (result.computed, told.steps) == (4, 0)
     assert outcome_of(out).val_images == 5
 
@@ -156,7 +155,7 @@ def test_a_live_teacher_takes_the_place_of_a_store(made, tmp_path):
 
 def test_a_run_that_diverges_is_told_and_stops_no_other(made, tmp_path):
     told = Said()
-    result = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), progress=told)
+    result = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), engine=SideBySide(), progress=told)
     low, wild = outcome_of(tmp_path).runs
     assert low.failure is None
     assert low.scores
@@ -164,17 +163,17 @@ def test_a_run_that_diverges_is_told_and_stops_no_other(made, tmp_path):
     assert not wild.scores
     assert result.failures == {wild.name: wild.failure}
     assert any(line.startswith("[2/2] small/lr=wild/seed=0 failed: ") for line in told.lines), told.lines
-    again = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}))
+    again = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), engine=SideBySide())
     assert again.computed == 1, "it is tried again"
 
 
 def test_images_that_a_store_needs_are_asked_for_before_anything_is_written(made, tmp_path):
     with pytest.raises(ConfigError, match="keeps no crops, so small/tokens=both/seed=0 needs the images"):
-        ablate(plan(made, grid()), tmp_path / "out", Judging.by(made / "images"), InTurn())
+        ablate(plan(made, grid()), tmp_path / "out", Judging.by(made / "images"), Here())
     assert not (tmp_path / "out").exists()
 
 
-class Stopping(InTurn):
+class Stopping(Here):
     """Stops before the second run, as a machine does."""
 
     def work_off(self, works, told):
