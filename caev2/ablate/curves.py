@@ -1,6 +1,6 @@
 """How the runs of a grid got where they are: loss, cosines and nearest neighbours over epochs, from their logs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,6 +9,7 @@ from caev2.ablate.differences import is_one_measure
 from caev2.ablate.outcome import GridOutcome, RunOutcome
 from caev2.ablate.plots import COLOURS, wrap
 from caev2.ablate.wording import label_of, number_of
+from caev2.errors import CheckpointError
 from caev2.eval.drawing import ORANGE, new_figure, save, undress
 from caev2.pretrain.telling.log import read_log
 
@@ -22,21 +23,19 @@ PANELS = {
 Curve = dict[float, float]
 
 
-def read_curves(outcome: GridOutcome, runs: Path) -> dict[str, dict[str, Curve]]:
+def read_curves(outcome: GridOutcome, runs: Path, warn: Callable[[str], None]) -> dict[str, dict[str, Curve]]:
     """By word of the log and variant: the mean over seeds at every epoch that all logged seeds have.
 
-    Runs that failed, or whose folder is gone, are left out.
+    Runs that failed, whose folder is gone, or whose log is damaged are left out: nothing else depends on a log.
 
     Args:
         outcome: The grid.
         runs: Folder of the run folders, by fingerprint.
-
-    Raises:
-        CheckpointError: A log is damaged.
+        warn: Told of logs that are damaged.
     """
     found: dict[str, dict[str, Curve]] = {name: {} for name in PANELS}
     for variant in outcome.variants:
-        logs = [_of_run(run, runs) for run in outcome.of(variant) if run.failure is None]
+        logs = [_of_run(run, runs, warn) for run in outcome.of(variant) if run.failure is None]
         for name, by_variant in found.items():
             curves = [log[name] for log in logs if log[name]]
             if curves:
@@ -44,9 +43,13 @@ def read_curves(outcome: GridOutcome, runs: Path) -> dict[str, dict[str, Curve]]
     return {name: by_variant for name, by_variant in found.items() if by_variant}
 
 
-def _of_run(run: RunOutcome, runs: Path) -> dict[str, Curve]:
+def _of_run(run: RunOutcome, runs: Path, warn: Callable[[str], None]) -> dict[str, Curve]:
     """The curves of a finished run: its last line is that of its last step, at the end of its last epoch."""
-    records = read_log(runs / run.fingerprint)
+    try:
+        records = read_log(runs / run.fingerprint)
+    except CheckpointError as problem:
+        warn(f"{problem} Until then the curves go without this run.")
+        records = []
     steps = max((record["step"] for record in records), default=0) + 1
     epochs = run.recipe.get("epochs") or 1
     return {

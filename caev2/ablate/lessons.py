@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from caev2.ablate.grids import Online
-from caev2.errors import ConfigError, SourceError
+from caev2.errors import ConfigError, SourceError, TeacherError
 from caev2.extract.recipes import ExtractRecipe
 from caev2.extract.teachers.recorded import load_recorded_teacher
 from caev2.extract.teachers.teacher import PooledTeacherDescription, Teacher, TeacherDescription
@@ -53,7 +53,13 @@ def know_run(recipe: PretrainRecipe, store: Store, online: Online | None, images
 
 
 def lesson_maker(
-    recipe: PretrainRecipe, store: Store, online: Online | None, images: Place | None, device: str
+    recipe: PretrainRecipe,
+    store: Store,
+    online: Online | None,
+    images: Place | None,
+    device: str,
+    *,
+    teacher: str | None = None,
 ) -> MakeLesson:
     """Who makes the lesson of a run; for a live teacher, its weights are looked for and loaded.
 
@@ -63,8 +69,30 @@ def lesson_maker(
     """
     if online is None:
         return partial(store_lesson, store, recipe, images=images)
+    return _fresh(recipe, store, images, load_live_teacher(recipe, store, device, teacher))
+
+
+def load_live_teacher(recipe: PretrainRecipe, store: Store, device: str, name: str | None) -> Teacher:
+    """The teacher of a store's target, known by the digest of its weights.
+
+    Args:
+        recipe: Names the target.
+        store: Records the teacher.
+        device: Where it computes.
+        name: Under which it is looked for first; a store records which weights they were, and not where they lie.
+
+    Raises:
+        TeacherError: It is not found.
+    """
     recorded = store.manifest.spec.targets[store.target(recipe.target)].teacher
-    return _fresh(recipe, store, images, load_recorded_teacher(recorded, device, precision=recorded["precision"]))
+    names = () if name is None else (name,)
+    try:
+        return load_recorded_teacher(recorded, device, names, precision=recorded["precision"])
+    except TeacherError as problem:
+        raise TeacherError(
+            f"The live teacher of {store.path} is not found: {problem}. Say where its weights lie: --teacher "
+            "openclip:ViT-B-16@FILE, as it was called when the store was made."
+        ) from None
 
 
 def _with_all_views(recipe: PretrainRecipe, store: Store) -> PretrainRecipe:

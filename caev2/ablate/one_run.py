@@ -40,6 +40,8 @@ class Work:
     store: Path
     images: Place | None
     judging: Judging
+    teacher: str | None = None
+    """Where the weights of a live teacher lie, if not where they are looked for."""
 
 
 def perform(work: Work, device: str, progress: Progress) -> bool:
@@ -72,7 +74,8 @@ def _train(work: Work, device: str, progress: Progress) -> None:
     if planned.curves:
         orientation = store.manifest.spec.views.orientation
         judge = NearestNeighbours(work.judging.images, device=device, orientation=orientation, progress=progress)
-    make = _checked(lesson_maker(planned.recipe, store, planned.online, work.images, device), planned)
+    make = lesson_maker(planned.recipe, store, planned.online, work.images, device, teacher=work.teacher)
+    make = _checked(make, planned)
     teach(make, work.folder, device=device, progress=progress, judge=judge)
 
 

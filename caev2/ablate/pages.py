@@ -1,6 +1,6 @@
 """Writes what is made of outcomes: for each grid a table, rows and pictures; for all of them one page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,25 +17,26 @@ from caev2.store.disk import write_whole, writing
 PAGE, TABLE = "ablations.md", "table.md"
 
 
-def write_pages(outcomes: Sequence[GridOutcome], out: Path) -> list[Path]:
+def write_pages(outcomes: Sequence[GridOutcome], out: Path, warn: Callable[[str], None]) -> list[Path]:
     """Write the pages, rows and pictures of grids; the same outcomes and logs give the same bytes.
 
     Args:
         outcomes: The grids, in the order of the page.
         out: Folder of the study's results: `runs/<fingerprint>` in it holds the logs, `<grid>` what is written.
+        warn: Told once of each log that is damaged, whose curves are left out.
 
     Returns:
         Every file that was written.
 
     Raises:
-        CheckpointError: A log is damaged.
         OutputError: Something cannot be written.
     """
     notes = _why_no_pictures()
     written, pictures = [], {}
+    warnings: dict[str, None] = {}
     for outcome in outcomes:
         folder = out / outcome.grid
-        drawn = {} if notes else draw(outcome, folder, out / "runs")
+        drawn = {} if notes else draw(outcome, folder, out / "runs", warnings.setdefault)
         written += [
             _write(
                 folder / TABLE, table_page(outcome, {title: quote(path.name) for title, path in drawn.items()}, notes)
@@ -43,6 +44,8 @@ def write_pages(outcomes: Sequence[GridOutcome], out: Path) -> list[Path]:
         ]
         written += [*write_rows(rows_of(outcome), folder, "runs"), *drawn.values()]
         pictures[outcome.grid] = {title: quote(f"{outcome.grid}/{path.name}") for title, path in drawn.items()}
+    for warning in warnings:
+        warn(warning)
     written += write_rows([row for outcome in outcomes for row in rows_of(outcome)], out, "all-runs")
     return [*written, _write(out / PAGE, ablations_page(outcomes, pictures, notes))]
 
@@ -62,20 +65,20 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def draw(outcome: GridOutcome, folder: Path, runs: Path) -> dict[str, Path]:
+def draw(outcome: GridOutcome, folder: Path, runs: Path, warn: Callable[[str], None]) -> dict[str, Path]:
     """Draw a grid, accuracies first; what no run has is not drawn.
 
     Args:
         outcome: The grid.
         folder: Where pictures go.
         runs: Folder of the run folders.
+        warn: Told of logs that are damaged.
 
     Returns:
         The pictures, by what they show.
 
     Raises:
         ConfigError: matplotlib is not installed.
-        CheckpointError: A log is damaged.
         OutputError: A picture cannot be written.
     """
     with writing(folder):
@@ -89,7 +92,7 @@ def draw(outcome: GridOutcome, folder: Path, runs: Path) -> dict[str, Path]:
             drawn[f"{name} over {axis.name}"] = plot_line(outcome, axis, metric, folder / f"line-{word}.png")
         if len(outcome.axes) == 2:
             drawn[f"{name}: heat map"] = plot_heat(outcome, metric, folder / f"heat-{word}.png")
-    curves = read_curves(outcome, runs)
+    curves = read_curves(outcome, runs, warn)
     if curves:
         drawn["curves over epochs"] = plot_curves(outcome, curves, folder / "curves.png")
     return drawn

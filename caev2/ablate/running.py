@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from caev2.ablate.checks import refuse_missing_teachers, warn_of_missing_curves
 from caev2.ablate.engines.engine import Engine
 from caev2.ablate.expansion import GridRun
 from caev2.ablate.finding import Judging, find_result, scores_of
@@ -41,6 +42,7 @@ def ablate(
     engine: Engine,
     *,
     images: Place | None = None,
+    teacher: str | None = None,
     progress: Progress | None = None,
 ) -> AblationResult:
     """Do what is not done of a plan, and write each grid's outcome, also where it is interrupted.
@@ -51,10 +53,12 @@ def ablate(
         judging: Which images judge the runs.
         engine: Who does the work.
         images: What the stores were extracted from.
+        teacher: Where the weights of live teachers lie, if not where they are looked for.
         progress: Who is told.
 
     Raises:
         ConfigError: A store is missing, or images are needed and not given, or `out` has another form of a grid.
+        TeacherError: A live teacher is not found.
         OutputError: `out` cannot be written.
         Interrupted: A signal asked to leave.
     """
@@ -62,8 +66,12 @@ def ablate(
     refuse_other_forms(plan.grids, out)
     _refuse_no_images(plan, images)
     states = {word: state_of(run, out, judging) for word, run in plan.runs.items()}
-    works = [_work(run, plan, out, images, judging) for word, run in plan.runs.items() if not states[word].is_done]
+    works = [
+        _work(run, plan, out, images, judging, teacher) for word, run in plan.runs.items() if not states[word].is_done
+    ]
+    refuse_missing_teachers(works)
     teller = _Teller(progress or Silent(), states, len(works), judging)
+    warn_of_missing_curves(plan.runs, states, out, teller.warn)
     with writing(out):
         (out / RUNS).mkdir(parents=True, exist_ok=True)
     teller.begin()
@@ -94,13 +102,14 @@ def _refuse_no_images(plan: Plan, images: Place | None) -> None:
             )
 
 
-def _work(run: PlannedRun, plan: Plan, out: Path, images: Place | None, judging: Judging) -> Work:
+def _work(run: PlannedRun, plan: Plan, out: Path, images: Place | None, judging: Judging, teacher: str | None) -> Work:
     return Work(
         planned=run,
         folder=out / RUNS / run.fingerprint,
         store=plan.study.path / run.store,
         images=images,
         judging=judging,
+        teacher=teacher,
     )
 
 

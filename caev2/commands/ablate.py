@@ -41,6 +41,12 @@ _ALL = "all"
     default=None,
     help="Labelled images, train and val, that judge every run. Default: --images.",
 )
+@click.option(
+    "--teacher",
+    default=None,
+    metavar="NAME",
+    help="Where the weights of live teachers lie, such as openclip:ViT-B-16@FILE. Default: where they are published.",
+)
 @click.option("--seeds", default=None, metavar="A,B", help="In the place of the grids' own: 0,1,2.")
 @click.option(
     "--jobs",
@@ -69,6 +75,7 @@ def ablate(
     quick: bool,
     images: Path | ImagesUrl | None,
     probe_images: Path | ImagesUrl | None,
+    teacher: str | None,
     seeds: str | None,
     jobs: int,
     gpus: int | None,
@@ -110,7 +117,7 @@ def ablate(
         raise click.UsageError("Nobody judges the runs. Give --probe-images, or --images with train and val.", ctx)
     plan.refuse_missing()
     progress = bars(quiet)
-    result = _run(ctx, plan, out, Judging.by(judges), chosen, images, progress)
+    result = _run(ctx, plan, out, Judging.by(judges), chosen, images, teacher, progress)
     _print(result, _pages(result, out, progress), out, as_json)
     if result.failures:
         sys.exit(SOME_FAILED)
@@ -123,6 +130,7 @@ def _run(
     judging: Any,
     engine: "Engine",
     images: Path | ImagesUrl | None,
+    teacher: str | None,
     progress: Any,
 ) -> "AblationResult":
     """Do it; asked to leave, end with one paragraph and 128 plus the signal's number."""
@@ -130,7 +138,7 @@ def _run(
     from caev2.pretrain.together.signals import Interrupted
 
     try:
-        return run_grids(plan, out, judging, engine, images=images, progress=progress)
+        return run_grids(plan, out, judging, engine, images=images, teacher=teacher, progress=progress)
     except Interrupted as left:
         message = "interrupted; what was trained is saved. The same command goes on from there."
         leave(ctx, message, 128 + left.signal_number)
@@ -184,13 +192,15 @@ def _engine(name: str, device: str | None, jobs: int, gpus: int | None, ray_addr
     from caev2.ablate.engines.side_by_side import SideBySide
     from caev2.errors import ConfigError
 
-    threads = max(1, torch.get_num_threads() // jobs)
+    threads = max(1, torch.get_num_threads() // (gpus or jobs))
     if gpus is not None and (jobs > 1 or device is not None or name == "ray"):
         raise ConfigError("--gpus has a run on each GPU of this machine. Leave --jobs, --device and --engine ray away.")
     if name == "ray":
-        from caev2.ablate.engines.cluster import RayTasks, best_device
+        from caev2.ablate.engines.cluster import RayTasks
+        from caev2.cluster import device_of_tasks
 
-        return RayTasks(device=device or best_device(ray_address), address=ray_address, threads=threads)
+        tasks_on = device_of_tasks(device, ray_address, or_start=True)
+        return RayTasks(device=tasks_on, address=ray_address, threads=threads)
     if gpus is None:
         return SideBySide(devices=(pick_device(device),) * jobs, threads=threads)
     if gpus > torch.cuda.device_count():
@@ -206,7 +216,7 @@ def _pages(result: "AblationResult", out: Path, progress: Any) -> list[Path]:
 
     found = {one.grid: one for one in (*outcomes_below(out, progress.warn), *result.outcomes)}
     known = [name for name in built_in_grids(quick=False) if name in found]
-    return write_pages([found[name] for name in dict.fromkeys([*known, *sorted(found)])], out)
+    return write_pages([found[name] for name in dict.fromkeys([*known, *sorted(found)])], out, progress.warn)
 
 
 def _print(result: "AblationResult", written: Sequence[Path], out: Path, as_json: bool) -> None:

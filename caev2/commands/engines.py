@@ -14,15 +14,16 @@ def pick_engine(name: str, device: str | None, gpus: str | None, ray_address: st
     Raises:
         ConfigError: Options contradict each other, or there are not so many GPUs.
     """
+    from caev2.cluster import device_of_tasks
     from caev2.errors import ConfigError
-    from caev2.extract.engines.cluster import RayCluster, best_device
+    from caev2.extract.engines.cluster import RayCluster
     from caev2.extract.engines.devices import ManyDevices
     from caev2.extract.engines.one_device import OneDevice
 
     if name == "ray":
         if gpus is not None:
             raise ConfigError("--gpus is for this machine; with --engine ray every GPU of the cluster is used.")
-        return RayCluster(device=device or best_device(ray_address), address=ray_address)
+        return RayCluster(device=device_of_tasks(device, ray_address), address=ray_address)
     if gpus is None:
         return OneDevice(pick_device(device))
     if device is not None:

@@ -191,6 +191,7 @@ STUDY = dataclasses.replace(
     batch_size=25,
     checkpoint_epochs=4,
     knn_epochs=4,
+    compile=False,  # 960 small steps do not earn back what a GPU's compiler takes
 )
 """Ablations on the built-in study (`caev2 demo --study`), many runs on few cores: each of sixteen views of 1,500 scenes
 is seen once, in 960 steps. A minute of one core, probes included. Two seeds on 5,000 scenes: kNN 59 and 57 %, linear

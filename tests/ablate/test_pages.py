@@ -1,6 +1,7 @@
 """Pages of grids: a reader of Markdown finds the numbers, the sentences and the pictures."""
 
 import csv
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from caev2.ablate.markdown import ablations_page, table_page
 from caev2.ablate.pages import write_pages
 from caev2.ablate.sentences import say_findings
 from caev2.ablate.tables import rows_of
-from caev2.errors import CheckpointError, OutputError
+from caev2.errors import OutputError
 from tests.ablate.made_up import averages, make_outcome, supervision, views, write_logs
 
 ALL_FAILED = {((name,), seed): "killed" for name in ("both", "visible", "masked") for seed in (0, 1)}
@@ -48,7 +49,7 @@ def images_and_links(page: str) -> list[str]:
 def written(outcomes, out: Path) -> list[Path]:
     for outcome in outcomes:
         write_logs(outcome, out)
-    return write_pages(outcomes, out)
+    return write_pages(outcomes, out, pytest.fail)
 
 
 def test_sentences_say_direction_size_and_pairs():
@@ -213,7 +214,7 @@ def test_every_file_is_written_and_every_link_leads_to_one(tmp_path):
 
 def test_a_metric_of_two_words_has_pictures_that_links_find(tmp_path):
     values = {("a",): {"official linear": (0.5, 0.51)}, ("b",): {"official linear": (0.4, 0.42)}}
-    write_pages([make_outcome({"way": ("a", "b")}, values, grid="two words")], tmp_path)
+    write_pages([make_outcome({"way": ("a", "b")}, values, grid="two words")], tmp_path, pytest.fail)
     page = (tmp_path / "ablations.md").read_text()
     (image,) = (
         child.attrs["src"]
@@ -241,7 +242,10 @@ def test_all_runs_are_those_of_the_grids_together(tmp_path):
 def test_the_same_outcomes_are_the_same_bytes_again_and_elsewhere(tmp_path):
     outcomes = [supervision(failures={(("masked",), 1): "killed"}), views()]
     one = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in written(outcomes, tmp_path / "one")}
-    again = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in write_pages(outcomes, tmp_path / "one")}
+    again = {
+        path.relative_to(tmp_path / "one"): path.read_bytes()
+        for path in write_pages(outcomes, tmp_path / "one", pytest.fail)
+    }
     other = {path.relative_to(tmp_path / "two"): path.read_bytes() for path in written(outcomes, tmp_path / "two")}
     assert one == again == other
 
@@ -266,16 +270,20 @@ def test_a_grid_of_failures_alone_has_its_page(tmp_path):
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_damaged_log_stops_the_pages_and_is_named(tmp_path):
+def test_a_damaged_log_is_told_once_and_costs_its_curve_alone(tmp_path):
     outcome = supervision()
+    other = dataclasses.replace(outcome, grid="again")  # of the same runs
     write_logs(outcome, tmp_path)
     log = tmp_path / "runs" / outcome.runs[0].fingerprint / "log.jsonl"
     log.write_text("nonsense\n" + log.read_text())
-    with pytest.raises(CheckpointError, match="line 1"):
-        write_pages([outcome], tmp_path)
+    warnings = []
+    paths = write_pages([outcome, other], tmp_path, warnings.append)
+    assert {"ablations.md", "supervision/table.md", "again/curves.png"} <= {str(path.relative_to(tmp_path)) for path in paths}  # fmt: skip
+    (warning,) = warnings
+    assert f"{log} is damaged: line 1" in warning
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "supervision").write_text("a file where a folder belongs")
     with pytest.raises(OutputError, match="supervision"):
-        write_pages([supervision()], tmp_path)
+        write_pages([supervision()], tmp_path, pytest.fail)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from caev2.ablate.curves import plot_curves, read_curves
 from caev2.ablate.plots import is_geometric, numeric_axis, plot_bars, plot_heat, plot_line, wrap
-from caev2.errors import CheckpointError, ConfigError
+from caev2.errors import ConfigError
 from caev2.extract.run import extract
 from caev2.pretrain.telling.log import read_log
 from tests.ablate.made_up import RECIPE, averages, make_outcome, supervision, views, write_logs
@@ -148,8 +148,8 @@ def test_powers_are_geometric_in_any_order_and_steps_are_not(first, factor, coun
 def test_curves_are_means_over_seeds_up_to_the_last_epoch(tmp_path):
     outcome = supervision()
     write_logs(outcome, tmp_path, steps=40)
-    found = read_curves(outcome, tmp_path / "runs")
-    one, other = (read_curves(supervision(seeds=(0, 1), failures={(("both",), failed): "x"}), tmp_path / "runs") for failed in (1, 0))  # fmt: skip
+    found = read_curves(outcome, tmp_path / "runs", pytest.fail)
+    one, other = (read_curves(supervision(seeds=(0, 1), failures={(("both",), failed): "x"}), tmp_path / "runs", pytest.fail) for failed in (1, 0))  # fmt: skip
     both = found["loss"]["tokens=both"]
     assert max(both) == RECIPE["epochs"]
     for epoch, value in both.items():
@@ -164,7 +164,7 @@ def test_the_log_of_a_real_run_is_a_curve_to_its_last_epoch(tmp_path):
     outcome = two((0.5,), (0.4,), seeds=(0,), recipes={("a",): {"epochs": recipe.epochs}})
     run = tmp_path / "runs" / outcome.runs[0].fingerprint
     train(tmp_path, run, recipe, judge=lambda student: {"knn_percent": 12.5})
-    found = {name: curves["way=a"] for name, curves in read_curves(outcome, tmp_path / "runs").items()}
+    found = {name: curves["way=a"] for name, curves in read_curves(outcome, tmp_path / "runs", pytest.fail).items()}
     assert set(found) == {"loss", "cosine_masked", "cosine_visible", "knn_percent"}
     assert list(found["loss"].values()) == [loss["loss"] for loss in read_log(run) if "loss" in loss]
     assert max(found["loss"]) == recipe.epochs
@@ -174,26 +174,30 @@ def test_the_log_of_a_real_run_is_a_curve_to_its_last_epoch(tmp_path):
 def test_what_the_log_does_not_say_is_no_curve(tmp_path):
     outcome = supervision(failures={(("masked",), seed): "killed" for seed in (0, 1)})
     write_logs(outcome, tmp_path, judged=False)
-    found = read_curves(outcome, tmp_path / "runs")
+    found = read_curves(outcome, tmp_path / "runs", pytest.fail)
     assert "knn_percent" not in found
     assert set(found["loss"]) == {"tokens=both", "tokens=visible"}
-    assert read_curves(outcome, tmp_path / "elsewhere") == {}
+    assert read_curves(outcome, tmp_path / "elsewhere", pytest.fail) == {}
 
 
-def test_a_damaged_log_is_named(tmp_path):
+def test_a_damaged_log_is_named_and_its_run_left_out(tmp_path):
     outcome = supervision()
     write_logs(outcome, tmp_path)
     log = tmp_path / "runs" / outcome.runs[0].fingerprint / "log.jsonl"
     log.write_text("nonsense\n" + log.read_text())
-    with pytest.raises(CheckpointError, match=outcome.runs[0].fingerprint):
-        read_curves(outcome, tmp_path / "runs")
+    warnings = []
+    found = read_curves(outcome, tmp_path / "runs", warnings.append)
+    (warning,) = warnings
+    assert outcome.runs[0].fingerprint in warning
+    others = dataclasses.replace(outcome, runs=outcome.runs[1:])
+    assert found == read_curves(others, tmp_path / "runs", pytest.fail)
 
 
 @pytest.mark.parametrize("judged", [True, False])
 def test_curves_draw_every_variant(tmp_path, judged):
     outcome = supervision()
     write_logs(outcome, tmp_path, judged=judged)
-    image = pixels(plot_curves(outcome, read_curves(outcome, tmp_path / "runs"), tmp_path / "curves.png"))
+    image = pixels(plot_curves(outcome, read_curves(outcome, tmp_path / "runs", pytest.fail), tmp_path / "curves.png"))
     for colour in (ORANGE, BLUE, (0x00, 0x9E, 0x73)):
         assert has(image, colour).sum() > 500
     # three panels leave the place of the fourth empty

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from caev2.ablate.engines.in_turn import InTurn
 from caev2.ablate.engines.side_by_side import SideBySide
 from caev2.ablate.finding import Judging, find_result
 from caev2.ablate.running import ablate
-from caev2.errors import ConfigError
+from caev2.errors import ConfigError, TeacherError
 from caev2.eval.entrants import RunEntry
 from caev2.eval.result import save_result
 from caev2.eval.run import probe
+from caev2.extract.teachers import recorded
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.telling.log import read_log
 from caev2.progress import Silent
-from tests.ablate.studying import STEPS, grid, outcome_bytes, outcome_of, plan, results_of, run_grids, runs_of
+from tests.ablate.studying import STEPS, Here, grid, outcome_bytes, outcome_of, plan, results_of, run_grids, runs_of
 
 ROOT = Path(__file__).parents[2]
 VIEWS = [{"name": "views", "field": "views", "values": [2, 1]}]
@@ -50,9 +50,9 @@ class Said(Silent):
 
 @pytest.fixture(scope="module")
 def done(made, tmp_path_factory) -> Path:
-    """What a small grid of two seeds left; not to be written to."""
+    """What a small grid of two seeds left, run as the command runs it; not to be written to."""
     out = tmp_path_factory.mktemp("ablations") / "out"
-    run_grids(made, out, grid(seeds=[0, 1]))
+    run_grids(made, out, grid(seeds=[0, 1]), engine=SideBySide())
     return out
 
 
@@ -135,7 +135,7 @@ def test_other_images_are_another_question(made, out, tmp_path):
     planned = plan(made, grid(seeds=[0, 1]))
     judging = Judging.by(tmp_path / "images")
     told = Said()
-    result = ablate(planned, out, judging, InTurn(), images=made / "images", progress=told)
+    result = ablate(planned, out, judging, Here(), images=made / "images", progress=told)
     assert (result.computed, told.steps) == (4, 0)
     assert outcome_of(out).val_images == 5
 
@@ -158,7 +158,7 @@ def test_a_live_teacher_takes_the_place_of_a_store(made, tmp_path):
 
 def test_a_run_that_diverges_is_told_and_stops_no_other(made, tmp_path):
     told = Said()
-    result = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), progress=told)
+    result = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), engine=SideBySide(), progress=told)
     low, wild = outcome_of(tmp_path).runs
     assert low.failure is None
     assert low.scores
@@ -166,17 +166,43 @@ def test_a_run_that_diverges_is_told_and_stops_no_other(made, tmp_path):
     assert not wild.scores
     assert result.failures == {wild.name: wild.failure}
     assert any(line.startswith("[2/2] small/lr=wild/seed=0 failed: ") for line in told.lines), told.lines
-    again = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}))
+    again = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), engine=SideBySide())
     assert again.computed == 1, "it is tried again"
 
 
 def test_images_that_a_store_needs_are_asked_for_before_anything_is_written(made, tmp_path):
     with pytest.raises(ConfigError, match="keeps no crops, so small/tokens=both/seed=0 needs the images"):
-        ablate(plan(made, grid()), tmp_path / "out", Judging.by(made / "images"), InTurn())
+        ablate(plan(made, grid()), tmp_path / "out", Judging.by(made / "images"), Here())
     assert not (tmp_path / "out").exists()
 
 
-class Stopping(InTurn):
+def test_curves_that_were_not_asked_on_the_way_are_told_as_missing(made, done, out):
+    told = Said()
+    run_grids(made, out, grid("curved", seeds=[0, 1], curves=True, axis=VIEWS), progress=told)
+    (warning,) = told.warnings
+    both = [run.fingerprint for run in outcome_of(done).of("tokens=both")]
+    assert "2 runs, such as curved/views=2/seed=0" in warning
+    assert f"the folders {', '.join(both)}, and run" in warning
+    for word in both:
+        shutil.rmtree(out / "runs" / word)
+    run_grids(made, out, grid("curved", seeds=[0, 1], curves=True, axis=VIEWS), progress=(told := Said()))
+    assert told.warnings == []
+
+
+FRESH = [{"name": "targets", "value": [{"name": "stored"}, {"name": "fresh", "online": "fresh"}]}]
+
+
+def test_a_live_teacher_that_is_not_there_is_refused_before_the_first_run(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "TEACHERS", ())  # as if it had been extracted from a file
+    with pytest.raises(TeacherError, match=r"The live teacher of .*views is not found: .*Say where .* --teacher"):
+        run_grids(made, tmp_path / "out", grid(axis=FRESH))
+    assert not (tmp_path / "out").exists()
+    run_grids(made, tmp_path / "out", grid(axis=FRESH), teacher="demo")
+    assert [run.failure for run in outcome_of(tmp_path / "out").runs] == [None, None]
+    run_grids(made, tmp_path / "out", grid(axis=FRESH))  # of what is trained nothing is needed
+
+
+class Stopping(Here):
     """Stops before the second run, as a machine does."""
 
     def work_off(self, works, told):
@@ -202,23 +228,35 @@ def test_processes_side_by_side_come_to_the_same_bytes(made, done, tmp_path):
     assert sorted(line.partition(" ")[0] for line in told.lines) == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
 
 
-COMMAND = """
-import sys
-from pathlib import Path
-from caev2.ablate.engines.side_by_side import SideBySide
-from tests.ablate.studying import grid, run_grids
-
-if __name__ == "__main__":
-    made, out, jobs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    run_grids(made, out, grid(seeds=[0, 1]), engine=SideBySide(devices=("cpu",) * jobs))
+SMALL = """
+title = "small"
+recipe = "demo"
+seeds = [0, 1]
+evaluations = ["knn"]
+[set]
+epochs = 2
+batch_size = 4
+checkpoint_steps = 1
+log_steps = 1
+model = { depth = 1, width = 24, heads = 2, regressor_width = 24, regressor_heads = 2 }
+[[axis]]
+name = "tokens"
+[[axis.value]]
+name = "both"
+[[axis.value]]
+name = "visible"
+set = { loss = { masked_weight = 0 } }
 """
+"""As `grid(seeds=[0, 1])`."""
 
 
-def start(made: Path, out: Path, jobs: int = 1) -> subprocess.Popen:
-    script = out.parent / "command.py"
-    script.write_text(COMMAND)
+def start(made: Path, out: Path, *more: str) -> subprocess.Popen:
+    """The command itself, with its way of hearing signals."""
+    file = out.parent / "small.toml"
+    file.write_text(SMALL)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, script, made, out, str(jobs)], env=environment, cwd=ROOT)
+    words = ["ablate", made / "study", file, out, "--images", made / "images", "--device", "cpu", "--quiet", *more]
+    return subprocess.Popen([sys.executable, "-m", "caev2.cli", *words], env=environment, cwd=ROOT)
 
 
 def steps_done(out: Path) -> int:
@@ -239,15 +277,17 @@ def all_judged(out: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_at_random_moments_a_grid_ends_in_the_same_bytes(made, done, tmp_path, jobs):
-    out, chance = tmp_path / "out", random.Random(jobs)
+    out, chance, hit = tmp_path / "out", random.Random(jobs), []
     for kill in range(5):
-        with start(made, out, jobs) as command:
+        with start(made, out, "--jobs", str(jobs)) as command:
             wanted = steps_done(out) + chance.randrange(1, 6)
             wait_until(lambda: steps_done(out) >= wanted or all_judged(out) or command.poll() is not None)  # noqa: B023
             time.sleep(chance.uniform(0, 0.3))
             command.send_signal(signal.SIGKILL if kill % 2 == 0 else signal.SIGTERM)
-    assert steps_done(out) > 0
-    run_grids(made, out, grid(seeds=[0, 1]), engine=SideBySide(devices=("cpu",)))
+        hit += [] if all_judged(out) else [command.returncode]
+    assert -signal.SIGKILL in hit
+    assert 128 + signal.SIGTERM in hit, "both found work that was not done"
+    run_grids(made, out, grid(seeds=[0, 1]), engine=SideBySide())
     assert outcome_bytes(out) == outcome_bytes(done)
     assert runs_of(out) == runs_of(done)
 
@@ -257,6 +297,7 @@ def test_two_commands_at_once_share_the_work(made, done, tmp_path):
     out = tmp_path / "out"
     with start(made, out) as one, start(made, out) as other:
         assert (one.wait(), other.wait()) == (0, 0)
+    assert all_judged(out)
     assert outcome_bytes(out) == outcome_bytes(done)
     assert runs_of(out) == runs_of(done)
 
@@ -268,7 +309,7 @@ def test_a_worker_that_is_killed_costs_one_run_until_the_next_time(made, done, t
         wait_until(lambda: steps_done(out) >= 2)
         (worker,) = children_of(command.pid)
         os.kill(worker, signal.SIGKILL)
-        assert command.wait() == 0
+        assert command.wait() == 1, "a run failed"
     failed = [run for run in outcome_of(out).runs if run.failure]
     assert len(failed) == 1
     assert "ended from outside (exit status -9)" in failed[0].failure
@@ -288,25 +329,6 @@ def children_of(parent: int) -> list[int]:
             except OSError:
                 continue
     return found
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_cluster_that_is_started_here_comes_to_the_same_bytes(made, done, tmp_path):
-    import ray
-
-    from caev2.ablate.engines.cluster import RayTasks
-
-    try:
-        told = Said()
-        run_grids(made, tmp_path, grid(seeds=[0, 1]), engine=RayTasks(address="auto"), progress=told)
-        assert outcome_bytes(tmp_path) == outcome_bytes(done)
-        failing = grid(axis=DIVERGING, set={"epochs": 8})
-        result = run_grids(made, tmp_path / "failing", failing, engine=RayTasks(address="auto"))
-        assert list(result.failures) == ["small/lr=wild/seed=0"]
-    finally:
-        ray.shutdown()
 
 
 def test_a_damaged_result_is_asked_again(made, out):

@@ -4,33 +4,39 @@ All machines have to see study, images and OUT under the same paths. A task that
 again a few times, and goes on from its run's last checkpoint.
 """
 
-import importlib.metadata
-import logging
-import os
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
-from caev2.ablate.engines.engine import WAIT_S, Told
+from caev2.ablate.engines.cores import keep_to, own_cores, share_of
+from caev2.ablate.engines.engine import LEAVE_S, WAIT_S, Told
+from caev2.ablate.finding import steps_trained
 from caev2.ablate.one_run import Work, perform
-from caev2.errors import Caev2Error, ConfigError
+from caev2.cluster import Surroundings, connect, surroundings
+from caev2.errors import Caev2Error
+from caev2.pretrain.telling.log import last_step
+from caev2.pretrain.together.signals import Interrupted
 from caev2.progress import Silent
 
 _POLL_S = 0.5
+_LOOK_S = 3.0
+"""Between two looks at the logs of runs: how far they are."""
 _PATIENCE_S = 30.0
 _MOST_LOSSES = 3
 """A run whose task was lost so often is told as a failure."""
-_DECIDE_WEIGHTS = ("caev2", "torch", "numpy")
+
+End = Literal["finished", "busy", "interrupted"]
+"""How a task ends: `busy`, another command is at its run; `interrupted`, it was asked to leave, and saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayTasks:
     """Runs as tasks of a Ray cluster; see `engine.Engine`."""
 
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """What a task computes on: `cuda` takes a GPU for each."""
     address: str = "auto"
     """Of the cluster. `auto`: the one that is running, or else one that is started on this machine."""
@@ -39,8 +45,13 @@ class RayTasks:
 
     def work_off(self, works: Sequence[Work], told: Told) -> None:
         """In tasks, as many at a time as there is room for."""
-        ray = connect(self.address)
-        _Tasks(ray, self, works, told).run()
+        tasks = _Tasks(connect(self.address, or_start=True), self, told)
+        try:
+            tasks.start(works)
+            tasks.run()
+        except BaseException:
+            tasks.leave()
+            raise
 
     @property
     def needs(self) -> dict[str, int]:
@@ -51,52 +62,68 @@ class RayTasks:
 class _Tasks:
     """The tasks of one command."""
 
-    def __init__(self, ray: ModuleType, engine: RayTasks, works: Sequence[Work], told: Told):
+    def __init__(self, ray: ModuleType, engine: RayTasks, told: Told):
         self._ray, self._engine, self._told = ray, engine, told
         self._body = ray.remote(max_retries=0, **engine.needs)(_perform)
         self._tasks: dict[Any, Work] = {}
         self._losses: dict[str, int] = {}
+        self._steps: dict[str, int] = {}
         self._patient_until = time.monotonic() + _PATIENCE_S
+        self._look_at = time.monotonic() + _LOOK_S
+
+    def start(self, works: Sequence[Work]) -> None:
+        """Start a task for each."""
         for work in works:
+            self._steps[work.planned.fingerprint] = min(steps_trained(work.folder), work.planned.steps)
             self._start(work)
 
     def run(self) -> None:
         """Until all have ended."""
-        try:
-            while self._tasks:
-                ended, _ = self._ray.wait(list(self._tasks), timeout=_POLL_S)
-                for task in ended:
-                    self._end(task, self._tasks.pop(task))
-                self._grumble(bool(ended))
-        finally:
-            for task in self._tasks:
+        while self._tasks:
+            ended, _ = self._ray.wait(list(self._tasks), timeout=_POLL_S)
+            for task in ended:
+                self._end(task, self._tasks.pop(task))
+            self._look()
+            self._grumble(bool(ended))
+
+    def leave(self) -> None:
+        """Have each task save and leave; one that takes too long is ended."""
+        for task in self._tasks:
+            self._ray.cancel(task, force=False)
+        if self._tasks:
+            _, late = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=LEAVE_S)
+            for task in late:
                 self._ray.cancel(task, force=True)
 
     def _start(self, work: Work) -> None:
-        self._tasks[self._body.remote(work, self._engine.device, self._engine.threads, _here())] = work
+        self._tasks[self._body.remote(work, self._engine.device, self._engine.threads, surroundings())] = work
 
     def _end(self, task: Any, work: Work) -> None:
-        known = self._ray.exceptions
         try:
-            outcome = self._ray.get(task)
-        except (
-            known.WorkerCrashedError,
-            known.NodeDiedError,
-            known.LocalRayletDiedError,
-            known.OutOfMemoryError,
-        ) as problem:
+            end: End = self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as problem:
+            self._fail(work, problem)
+            return
+        except self._ray.exceptions.RayError as problem:  # whatever else Ray says, there is no result
             self._lose(work, type(problem).__name__)
             return
-        except known.RayTaskError as problem:
-            if not isinstance(problem.cause, Caev2Error):
-                raise
-            self._told.failed(work, str(problem.cause))
-            return
-        if outcome:
+        if end == "finished":
+            self._trained(work, work.planned.steps)
             self._told.finished(work)
-        else:  # another command is at it
+        elif end == "busy":
             time.sleep(WAIT_S)
             self._start(work)
+        else:
+            self._lose(work, "its machine asked it to leave")
+
+    def _fail(self, work: Work, problem: Any) -> None:
+        """Tell of an error; of one that nobody expected, where it arose."""
+        if isinstance(problem.cause, Caev2Error):
+            self._told.failed(work, str(problem.cause))
+            return
+        name, said = type(problem.cause).__name__, (str(problem.cause).splitlines() or ["no message"])[0]
+        self._told.warn(f"{work.planned.names[0]}: {problem}")
+        self._told.failed(work, f"Its task ended with an error, {name}: {said}. Memory was short, or it is a bug.")
 
     def _lose(self, work: Work, why: str) -> None:
         word = work.planned.fingerprint
@@ -106,6 +133,21 @@ class _Tasks:
             return
         self._told.warn(f"{work.planned.names[0]}: its task was lost ({why}), and is started again.")
         self._start(work)
+
+    def _look(self) -> None:
+        """Tell how far runs are; every machine writes its log where all can read it."""
+        if time.monotonic() < self._look_at:
+            return
+        for work in self._tasks.values():
+            self._trained(work, steps_logged(work))
+        self._look_at = time.monotonic() + _LOOK_S
+
+    def _trained(self, work: Work, steps: int) -> None:
+        """Tell of steps that were not told yet."""
+        word = work.planned.fingerprint
+        if steps > self._steps[word]:
+            self._told.trained(work, steps - self._steps[word])
+            self._steps[word] = steps
 
     def _grumble(self, is_news: bool) -> None:
         if is_news:
@@ -119,59 +161,38 @@ class _Tasks:
             )
 
 
-def connect(address: str) -> ModuleType:
-    """Ray, connected to a cluster; with `auto`, to one that it starts here where none is running.
-
-    Raises:
-        ConfigError: It is not installed, or there is no cluster at the address.
-    """
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise ConfigError("--engine ray needs Ray: pip install 'caev2[ray]', on every machine.") from None
-    if ray.is_initialized():
-        return ray
-    quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address=address, **quietly)
-    except (OSError, ValueError) as problem:  # a ConnectionError is an OSError
-        if address != "auto":
-            raise ConfigError(
-                f"There is no Ray cluster at {address!r} ({str(problem).splitlines()[0]}). Start one with `ray start "
-                "--head`, or leave --ray-address away."
-            ) from None
-        ray.init(address="local", include_dashboard=False, **quietly)
-    return ray
+def steps_logged(work: Work) -> int:
+    """How far a run is by its log, which some steps go without."""
+    step = last_step(work.folder)
+    return 0 if step is None else min(step + 1, work.planned.steps)
 
 
-def best_device(address: str) -> str:
-    """`cuda` if any machine of a cluster has a GPU, else `cpu`."""
-    return "cuda" if connect(address).cluster_resources().get("GPU", 0) else "cpu"
-
-
-def _here() -> tuple[str, dict[str, str]]:
-    """Where the command runs, and the versions of what decides weights."""
-    return str(Path.cwd()), {name: importlib.metadata.version(name) for name in _DECIDE_WEIGHTS}
-
-
-def _perform(work: Work, device: str, threads: int, there: tuple[str, dict[str, str]]) -> bool:
+def _perform(work: Work, device: str, threads: int, there: Surroundings) -> End:
     """The body of a task."""
     import torch
 
-    folder, versions = there
-    for name, here in _here()[1].items():
-        if here != versions[name]:
-            raise ConfigError(
-                f"A machine of the cluster has {name} {here}, the command's has {versions[name]}. Install the same "
-                "versions everywhere."
-            )
-    try:
-        os.chdir(folder)
-    except OSError as problem:
-        raise ConfigError(
-            f"A machine of the cluster has no folder {folder} ({problem.strerror}). Run the command in one that all "
-            "machines share."
-        ) from None
-    if device == "cpu":
+    there.settle()
+    if device == "cuda":
+        keep_to(_cores_of_gpu())
+    else:
         torch.set_num_threads(threads)
-    return perform(work, device, Silent())
+    try:
+        return "finished" if perform(work, device, Silent()) else "busy"
+    except Interrupted:
+        return "interrupted"
+
+
+@functools.cache
+def _cores_at_first() -> frozenset[int]:
+    """All that Ray gave to this process, which may do one task after another."""
+    return own_cores()
+
+
+def _cores_of_gpu() -> frozenset[int]:
+    """Of the machine's cores, the share that goes with the GPU that this task has."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    gpus = next((int(node["Resources"].get("GPU", 1)) for node in ray.nodes() if node["NodeID"] == here), 1)
+    given = [int(one) for one in ray.get_gpu_ids() if str(one).isdigit()] or [0]
+    return share_of(_cores_at_first(), given[0] % gpus, gpus)

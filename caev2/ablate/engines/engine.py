@@ -7,6 +7,8 @@ from caev2.ablate.one_run import Work
 
 WAIT_S = 1.0
 """Between two looks at a run that another command is at."""
+LEAVE_S = 60.0
+"""How long those that were asked to leave may take to save what they trained."""
 
 
 @runtime_checkable

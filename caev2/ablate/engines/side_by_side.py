@@ -17,13 +17,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from caev2.ablate.engines.engine import WAIT_S, Told
+from caev2.ablate.engines.cores import own_cores, share_of
+from caev2.ablate.engines.engine import LEAVE_S, WAIT_S, Told
 from caev2.ablate.engines.worker import TELL_S, serve
 from caev2.ablate.one_run import Work
 from caev2.pretrain.together.signals import Interrupted
 
-LEAVE_S = 60.0
-"""How long workers that were asked to leave may take to save what they trained."""
+ASK_S = 1.0
+"""Between two requests to leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class SideBySide:
         """Give each worker one run after another."""
         crew = _Crew(self.threads)
         try:
-            _lead(crew, self.devices[: len(works)], deque(works), told)
+            _lead(crew, _seats(self.devices[: len(works)]), deque(works), told)
         except BaseException:
             crew.interrupt()
             raise
@@ -52,12 +53,29 @@ class SideBySide:
             crew.dismiss()
 
 
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """What a worker computes with."""
+
+    device: str
+    cores: frozenset[int]
+    """Its share, where it has a GPU; none: those of all, of which it uses as many as it has threads."""
+
+
+def _seats(devices: Sequence[str]) -> list[_Seat]:
+    """Each with as many cores as any other, so that data workers of one run leave those of others alone."""
+    return [
+        _Seat(device, share_of(own_cores(), place, len(devices)) if device.startswith("cuda") else frozenset())
+        for place, device in enumerate(devices)
+    ]
+
+
 @dataclass(slots=True)
 class _Worker:
     """A process, and what it is at."""
 
     process: BaseProcess
-    device: str
+    seat: _Seat
     work: Work | None = None
 
 
@@ -72,15 +90,16 @@ class _Crew:
         self._threads = threads
         self.workers: dict[Connection, _Worker] = {}
 
-    def hire(self, device: str) -> Connection:
+    def hire(self, seat: _Seat) -> Connection:
         """Start a worker. How many threads it has, torch has to be told before it is loaded."""
         context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked into another
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, device, self._threads), name=device)
+        words = (theirs, seat.device, self._threads, seat.cores)
+        process = context.Process(target=serve, args=words, name=seat.device)
         with _signals_ignored(), _threads_in_environment(self._threads):
             process.start()
         theirs.close()
-        self.workers[ours] = _Worker(process, device)
+        self.workers[ours] = _Worker(process, seat)
         return ours
 
     def give(self, connection: Connection, work: Work) -> None:
@@ -96,15 +115,18 @@ class _Crew:
         return _say_death(process)
 
     def interrupt(self) -> None:
-        """Ask those that train to save and leave, and wait until they have."""
-        for worker in self.workers.values():
-            if worker.work is not None and worker.process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.process.pid, signal.SIGTERM)
+        """Ask those that train to save and leave, and wait until they have.
+
+        They are asked again and again: one that is just starting hears nothing until torch is loaded. To one that is
+        saving it is the same request.
+        """
+        at_work = [worker.process for worker in self.workers.values() if worker.work is not None]
         deadline = time.monotonic() + LEAVE_S
-        for worker in self.workers.values():
-            if worker.work is not None:
-                worker.process.join(max(0.0, deadline - time.monotonic()))
+        while at_work and time.monotonic() < deadline:
+            for process in at_work:
+                process.terminate()
+            wait([process.sentinel for process in at_work], timeout=ASK_S)
+            at_work = [process for process in at_work if process.is_alive()]
 
     def dismiss(self) -> None:
         """Leave no worker behind."""
@@ -118,11 +140,11 @@ class _Crew:
             worker.process.join()
 
 
-def _lead(crew: _Crew, devices: Sequence[str], left: deque[Work], told: Told) -> None:
+def _lead(crew: _Crew, seats: Sequence[_Seat], left: deque[Work], told: Told) -> None:
     """Have all the work done."""
     resting: list[Work] = []  # another command is at them
-    for device in devices:
-        crew.give(crew.hire(device), left.popleft())
+    for seat in seats:
+        crew.give(crew.hire(seat), left.popleft())
     while at_work := [one for one, worker in crew.workers.items() if worker.work is not None]:
         for connection in wait(at_work):
             assert isinstance(connection, Connection)
@@ -131,7 +153,7 @@ def _lead(crew: _Crew, devices: Sequence[str], left: deque[Work], told: Told) ->
             assert work is not None
             if message is None:
                 told.failed(work, crew.bury(connection))
-                free = crew.hire(worker.device) if left or resting else None
+                free = crew.hire(worker.seat) if left or resting else None
             elif _hear(message, work, told, resting):
                 free, worker.work = connection, None
             else:

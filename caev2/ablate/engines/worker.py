@@ -4,9 +4,11 @@ import contextlib
 import multiprocessing
 import signal
 import time
+from collections.abc import Collection
 from multiprocessing.connection import Connection
 from typing import Any
 
+from caev2.ablate.engines.cores import keep_to
 from caev2.ablate.engines.engine import Relay
 from caev2.ablate.one_run import Work, perform
 from caev2.errors import Caev2Error
@@ -51,8 +53,9 @@ class _Parent:
         """Said where it is known."""
 
 
-def serve(connection: Connection, device: str, threads: int) -> None:
+def serve(connection: Connection, device: str, threads: int, cores: Collection[int]) -> None:
     """The body of a worker: one run after another, until the pipe ends."""
+    keep_to(cores)  # before any thread begins, for each begins with those of this one
     import torch
 
     from caev2.pretrain.learning.heap import keep_freed_memory

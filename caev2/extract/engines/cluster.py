@@ -5,23 +5,19 @@ handed out again and another task is started. Machines may join and leave meanwh
 and the store under the same paths.
 """
 
-import importlib.metadata
 import itertools
-import logging
-import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from caev2.errors import Caev2Error, ConfigError, WorkerDied
+from caev2.cluster import Surroundings, connect, losses, surroundings
+from caev2.errors import Caev2Error, WorkerDied
 from caev2.extract.engines.engine import decode_workers
 from caev2.extract.engines.foreman import MOST_DEATHS, Foreman
 from caev2.extract.job import Job
@@ -33,10 +29,8 @@ from caev2.store.writer import StoreWriter
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 15.0
-_KNOCK_SECONDS = 5.0
 _TELL_IMAGES = 16
 _MOST_TASKS = 1024  # that may wait for machines at a time
-_DECIDE_PIXELS_AND_LATENTS = ("caev2", "torch", "timm", "open_clip_torch", "pillow", "numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +58,9 @@ class RayCluster:
         del teacher
         if not writer.uncalibrated():
             return
-        ray = _connect(self.address)
+        ray = connect(self.address)
         progress.say("extract: calibrating on a machine of the cluster")
-        task = ray.remote(**self.needs(job))(_calibrate).remote(job, self.device, _here())
+        task = ray.remote(**self.needs(job))(_calibrate).remote(job, self.device, surroundings())
         patient_until = time.monotonic() + _PATIENCE_SECONDS
         while not ray.wait([task], timeout=_POLL_SECONDS)[0]:
             if time.monotonic() > patient_until:
@@ -76,7 +70,7 @@ class RayCluster:
                 )
         try:
             _result_of(ray, task)
-        except _losses(ray) as problem:
+        except losses(ray) as problem:
             raise WorkerDied(
                 f"The worker of the cluster that calibrated was lost, again and again ({type(problem).__name__}). Most "
                 "often memory is short. Then run the same command again."
@@ -94,7 +88,7 @@ class RayCluster:
     ) -> None:
         """In tasks, until all blocks are done."""
         del teacher
-        crew = _Crew(_connect(self.address), self, job, blocks)
+        crew = _Crew(connect(self.address), self, job, blocks)
         try:
             while not crew.is_over():
                 crew.hire(progress)
@@ -107,11 +101,6 @@ class RayCluster:
         if self.device == "cuda":
             return {"num_cpus": 1 + job.workers, "num_gpus": 1}
         return {"num_cpus": job.threads + job.workers, "num_gpus": 0}
-
-
-def best_device(address: str) -> str:
-    """`cuda` if any machine of a cluster has a GPU, else `cpu`."""
-    return "cuda" if _connect(address).cluster_resources().get("GPU", 0) else "cpu"
 
 
 class _Crew:
@@ -139,7 +128,7 @@ class _Crew:
         task = self._ray.remote(max_retries=0, **self._needs)(_work)
         while len(self._tasks) < self._most and not self._idle:
             name = uuid.uuid4().hex[:8]
-            self._tasks[task.remote(self._job, name, self._foreman, self._device, _here())] = name
+            self._tasks[task.remote(self._job, name, self._foreman, self._device, surroundings())] = name
         if time.monotonic() > self._patient_until:
             self._patient_until = float("inf")
             needs = _say_needs(self._ray, self._needs)
@@ -158,7 +147,7 @@ class _Crew:
             name = self._tasks.pop(task)
             try:
                 _result_of(self._ray, task)
-            except _losses(self._ray) as problem:
+            except losses(self._ray) as problem:
                 progress.warn(
                     f"A worker of the cluster was lost ({type(problem).__name__}); its blocks are given away."
                 )
@@ -262,11 +251,11 @@ class _Ask(Silent):
         self._ray.get(self._foreman.leave.remote(self._name))
 
 
-def _work(job: Job, name: str, foreman: Any, device: str, there: "_Place") -> None:
+def _work(job: Job, name: str, foreman: Any, device: str, there: Surroundings) -> None:
     """The body of a task."""
     import ray
 
-    there.settle(job)
+    _settle(job, there)
     asked = _Ask(ray, foreman, name)
     blocks = asked.blocks()
     first = next(blocks, None)
@@ -280,9 +269,9 @@ def _work(job: Job, name: str, foreman: Any, device: str, there: "_Place") -> No
     asked.leave()
 
 
-def _calibrate(job: Job, device: str, there: "_Place") -> None:
+def _calibrate(job: Job, device: str, there: Surroundings) -> None:
     """The body of the task that lets the codec learn."""
-    there.settle(job)
+    _settle(job, there)
     teacher = job.load_teacher(device)
     writer = job.join_store(teacher)
     try:
@@ -291,75 +280,9 @@ def _calibrate(job: Job, device: str, there: "_Place") -> None:
         writer.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the command runs; a task has to run in the same surroundings."""
-
-    folder: str
-    """The working directory, which paths may be relative to."""
-    versions: dict[str, str]
-    """Of everything that decides pixels and latents."""
-
-    def settle(self, job: Job) -> None:
-        """Make a task's process like the command's.
-
-        Raises:
-            ConfigError: Another version of something is installed, or the folder is missing: else the store would
-                depend on who did what.
-        """
-        for name, there in _here().versions.items():
-            if there != self.versions[name]:
-                raise ConfigError(
-                    f"A machine of the cluster has {name} {there}, the command's has {self.versions[name]}. Install "
-                    "the same versions everywhere."
-                )
-        try:
-            os.chdir(self.folder)
-        except OSError as problem:
-            raise ConfigError(
-                f"A machine of the cluster has no folder {self.folder} ({problem.strerror}). Run the command in one "
-                "that all machines share."
-            ) from None
-        torch.set_num_threads(job.threads)
-
-
-def _here() -> _Place:
-    return _Place(str(Path.cwd()), {name: importlib.metadata.version(name) for name in _DECIDE_PIXELS_AND_LATENTS})
-
-
-def _connect(address: str) -> ModuleType:
-    """Ray, connected to a cluster.
-
-    Raises:
-        ConfigError: It is not installed, or there is no cluster.
-    """
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise ConfigError("--engine ray needs Ray: pip install 'caev2[ray]', on every machine.") from None
-    if not ray.is_initialized():
-        try:
-            _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError) as problem:  # a ConnectionError is an OSError
-            raise ConfigError(
-                f"There is no Ray cluster at {address!r} ({str(problem).splitlines()[0]}). Start one with "
-                "`ray start --head`, or say where it is with --ray-address."
-            ) from None
-    return ray
-
-
-def _knock(address: str) -> None:
-    """Find out whether anybody answers at HOST:PORT: Ray itself tries for minutes, and then ends the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
-
-
-def _losses(ray: ModuleType) -> tuple[type[Exception], ...]:
-    """What Ray raises when a task's process or machine is gone."""
-    known = ray.exceptions
-    return known.WorkerCrashedError, known.NodeDiedError, known.LocalRayletDiedError, known.OutOfMemoryError
+def _settle(job: Job, there: Surroundings) -> None:
+    there.settle()
+    torch.set_num_threads(job.threads)
 
 
 def _result_of(ray: ModuleType, task: Any) -> Any:

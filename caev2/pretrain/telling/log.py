@@ -10,6 +10,8 @@ from caev2.errors import CheckpointError
 from caev2.store.disk import write_whole, writing
 
 FILE_NAME = "log.jsonl"
+_END_BYTES = 1 << 14
+"""Where the last record lies; one takes some hundred bytes."""
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -31,6 +33,18 @@ def read_log(run: Path) -> list[dict[str, Any]]:
                 "restore the file; the checkpoints do not depend on it."
             )
     return records
+
+
+def last_step(run: Path) -> int | None:
+    """The step of the last whole record of a log that may be written meanwhile; only its end is read."""
+    try:
+        with (run / FILE_NAME).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    records = (record for line in reversed(lines) if (record := _parse(line)) is not None)
+    return next((record["step"] for record in records), None)
 
 
 def was_judged(run: Path, step: int) -> bool:

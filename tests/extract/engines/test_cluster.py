@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from caev2.cluster import device_of_tasks
 from caev2.errors import SourceError
-from caev2.extract.engines.cluster import RayCluster, best_device
+from caev2.extract.engines.cluster import RayCluster
 from caev2.extract.run import extract
 from caev2.progress import Silent
 from caev2.store.codecs.quality import QualityFloor
@@ -144,14 +145,14 @@ def test_a_codec_is_calibrated_on_the_cluster(photographs, tmp_path):
 
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_without_gpus_computes_on_cpus():
-    assert best_device("auto") == "cpu"
+    assert device_of_tasks(None, "auto") == "cpu"
 
 
 def test_without_a_cluster_the_message_says_how_to_start_one():
     code = (
-        "from caev2.extract.engines.cluster import best_device\n"
+        "from caev2.cluster import device_of_tasks\n"
         "from caev2.errors import ConfigError\n"
-        "try:\n    best_device('127.0.0.1:1')\nexcept ConfigError as problem:\n    print(problem)\n"
+        "try:\n    device_of_tasks(None, '127.0.0.1:1')\nexcept ConfigError as problem:\n    print(problem)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert "There is no Ray cluster at '127.0.0.1:1'" in done.stdout
