@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Plan:
     """Stores that are missing, by name, and the command that makes each."""
     misfits: Mapping[str, StoreMismatch]
     """Runs that the store they learn from does not fit, by name: it lacks a target, or views."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Settings for all runs, by dotted name."""
 
     def refuse_missing(self) -> None:
         """Refuse to begin what could not be finished.
@@ -118,7 +120,13 @@ def make_plan(
     for grid in grids:
         known[grid.name] = tuple((run, gathered.add(run, grid)) for run in by_grid[grid.name])
     return Plan(
-        study=study, grids=tuple(grids), by_grid=known, runs=gathered.runs, missing=missing, misfits=gathered.misfits
+        study=study,
+        grids=tuple(grids),
+        by_grid=known,
+        runs=gathered.runs,
+        missing=missing,
+        misfits=gathered.misfits,
+        overrides=dict(overrides or {}),
     )
 
 

@@ -19,11 +19,14 @@ from caev2.extract.recipes import RECIPES as EXTRACT_RECIPES
 from caev2.pretrain.identity import settled
 from caev2.pretrain.recipes import RECIPES, TINY_300E
 from caev2.recipe import load, override, to_mapping
-from caev2.report.reading.commands import demo_command, extract_command, grid_command, pretrain_command
 from caev2.report.reading.files import scrubbed
-from caev2.report.reading.questions import result_command
-from caev2.report.reading.recipes import nearest_recipe, spell
 from caev2.report.reading.results import result_of
+from caev2.report.reproducing.asking_again import result_command
+from caev2.report.reproducing.commands import demo_command
+from caev2.report.reproducing.extracting import extract_command
+from caev2.report.reproducing.grids import grid_command
+from caev2.report.reproducing.recipes import nearest_recipe, spell
+from caev2.report.reproducing.training import pretrain_command
 from tests.report.made_up import identity_of, make_study, manifest_of, probe_result, segmentation_result
 from tests.test_docs import parse
 
@@ -113,11 +116,11 @@ def test_the_extraction_asks_for_the_views_teacher_and_codec_of_the_store():
     recipe = override(load(values["recipe"], EXTRACT_RECIPES), values["settings"])
     spec = manifest.spec
     assert (recipe.views, recipe.view_count, recipe.layout, recipe.codec) == (spec.views, 7, "webdataset", "lloyd4")
-    assert (recipe.teacher, recipe.taps, recipe.block_images) == ("demo", ("projected",), spec.block_images)
+    assert (recipe.teacher, recipe.taps, recipe.block_images) == ("demo@FILE", ("projected",), spec.block_images)
 
 
 def test_without_the_store_the_extraction_says_what_it_cannot_know():
-    assert "how many views" in extract_command(IDENTITY, None).notes[0]
+    assert "how many views" in " ".join(extract_command(IDENTITY, None).notes)
 
 
 KINDS = st.lists(
