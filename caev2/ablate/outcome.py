@@ -80,6 +80,12 @@ class GridOutcome:
     runs: tuple[RunOutcome, ...]
     val_images: int | None = None
     """How many images judged each run."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """What `--set` gave for all runs, by dotted name."""
+    built_in: bool | None = None
+    """Whether its name is enough to make it again; else it is a file. None: an older version did not say."""
+    judged_apart: bool = False
+    """Whether other images judged (`--probe-images`) than those that the stores were extracted from."""
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Plan:
     """Runs that the store they learn from does not fit, by name: it lacks a target, or views."""
     without_store: int
     """How many different runs, at most, need a store that is missing: with it, some may turn out to be one."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Settings for all runs, by dotted name."""
 
     def refuse_missing(self) -> None:
         """Refuse to begin what could not be finished.
@@ -129,6 +131,7 @@ def make_plan(
         missing=missing,
         misfits=gathered.misfits,
         without_store=len(gathered.without_store),
+        overrides=dict(overrides or {}),
     )
 
 

@@ -1,9 +1,11 @@
 """Grids → runs → outcomes: what is not done is done, and each grid's `outcome.json` says what came of it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from caev2.ablate.built_in import built_in_grids
 from caev2.ablate.checks import refuse_missing_teachers, warn_of_missing_curves
 from caev2.ablate.engines.engine import Engine
 from caev2.ablate.expansion import GridRun
@@ -80,7 +82,8 @@ def ablate(
             engine.work_off(works, teller)
     finally:
         teller.end()
-        outcomes = tuple(_outcome(grid, plan, out, judging, teller.failures) for grid in plan.grids)
+        apart = images is not None and judging.images != images
+        outcomes = tuple(_outcome(grid, plan, out, judging, teller.failures, apart=apart) for grid in plan.grids)
         for outcome in outcomes:
             _write(outcome, out)
     return AblationResult(
@@ -189,7 +192,9 @@ def _scores(run: PlannedRun, folder: Path, judging: Judging, kinds: Sequence[str
     return {} if result is None else scores_of(folder, result, kinds, run.steps)
 
 
-def _outcome(grid: Grid, plan: Plan, out: Path, judging: Judging, failures: Mapping[str, str]) -> GridOutcome:
+def _outcome(
+    grid: Grid, plan: Plan, out: Path, judging: Judging, failures: Mapping[str, str], *, apart: bool
+) -> GridOutcome:
     found = ((run, plan.runs[word]) for run, word in plan.by_grid[grid.name] if word is not None)
     return GridOutcome(
         grid=grid.name,
@@ -206,7 +211,16 @@ def _outcome(grid: Grid, plan: Plan, out: Path, judging: Judging, failures: Mapp
         seeds=grid.seeds,
         runs=tuple(_run_outcome(grid, run, planned, out, judging, failures) for run, planned in found),
         val_images=judging.val_images,
+        overrides=dict(plan.overrides),
+        built_in=_is_built_in(grid),
+        judged_apart=apart,
     )
+
+
+def _is_built_in(grid: Grid) -> bool:
+    """Whether its name says all of it but the seeds."""
+    known = built_in_grids(quick=grid.quick).get(grid.name)
+    return known is not None and dataclasses.replace(known, seeds=grid.seeds) == grid
 
 
 def _run_outcome(

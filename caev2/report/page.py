@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
-from caev2.report.drawing.markup import Html, joined, tag
+from caev2.report.drawing.markup import Html, joined, shown, tag
+from caev2.report.reading.files import without_folders
 from caev2.report.sections.section import Section
 
 
 def page_of(title: str, subtitle: str, sections: Sequence[Section]) -> bytes:
-    """The file: no script, no address, nothing that is not in it.
+    """The file: no script, no address, no folder of a machine, nothing that is not in it.
 
     Args:
         title: Of the page.
@@ -27,24 +28,28 @@ def page_of(title: str, subtitle: str, sections: Sequence[Section]) -> bytes:
             http_equiv="Content-Security-Policy",
             content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
         ),
-        tag("title", title),
+        tag("title", without_folders(title)),
         tag("style", Html(style)),
     )
     links = [
         tag("li", tag("a", one.title, href=f"#{one.id}", class_=None if one.is_filled else "empty")) for one in sections
     ]
-    body = tag(
-        "body",
-        tag("a", "Skip to the content", href="#content", class_="skip"),
+    body = shown(
         tag(
-            "header",
-            tag("p", "caev2 report", class_="kicker"),
-            tag("h1", title),
-            tag("p", subtitle, class_="about"),
-            class_="top",
+            "body",
+            tag("a", "Skip to the content", href="#content", class_="skip"),
+            tag(
+                "header",
+                tag("p", "caev2 report", class_="kicker"),
+                tag("h1", title),
+                tag("p", subtitle, class_="about"),
+                class_="top",
+            ),
+            tag("nav", tag("ul", links), aria_label="Sections"),
+            tag("main", [one.markup() for one in sections], id="content"),
+            tag("footer", tag("p", "Made by caev2 report from files alone; the same files give the same bytes.")),
         ),
-        tag("nav", tag("ul", links), aria_label="Sections"),
-        tag("main", [one.markup() for one in sections], id="content"),
-        tag("footer", tag("p", "Made by caev2 report from files alone; the same files give the same bytes.")),
+        without_folders,
     )
-    return (joined([Html("<!doctype html>\n"), tag("html", head, body, lang="en"), Html("\n")])).encode()
+    whole = joined([Html("<!doctype html>\n"), tag("html", head, body, lang="en"), Html("\n")])
+    return whole.encode(errors="replace")  # half a surrogate pair is no letter

@@ -7,6 +7,7 @@ from pathlib import Path
 from caev2.errors import ConfigError
 from caev2.report.page import page_of
 from caev2.report.reading.environment import describe_machine
+from caev2.report.reading.files import name_of_folder
 from caev2.report.reading.runs import RunFolder, is_run, read_run
 from caev2.report.reading.stores import read_store
 from caev2.report.reading.studies import Grid, find_grids, read_grid
@@ -76,7 +77,7 @@ def find(places: Sequence[Path], store: Path | None = None) -> tuple[list[RunFol
         if is_run(place):
             folders.append((_name_of(place), place))
         elif is_run(place / "run"):
-            folders.append((place.resolve().name, place / "run"))
+            folders.append((name_of_folder(place), place / "run"))
         elif found:
             grids += [read_grid(folder) for folder in found]
         else:
@@ -90,7 +91,7 @@ def find(places: Sequence[Path], store: Path | None = None) -> tuple[list[RunFol
 def _name_of(run: Path) -> str:
     """A run's own name; of one that is called `run`, its parent's says more."""
     whole = run.resolve()
-    return whole.parent.name if whole.name == "run" and whole.parent.name else whole.name
+    return name_of_folder(whole.parent if whole.name == "run" and whole.parent.name else whole)
 
 
 def _told_apart(folders: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:

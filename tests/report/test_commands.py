@@ -1,41 +1,32 @@
 """The printed commands: real ones, that ask for what was recorded."""
 
 import dataclasses
-import json
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caev2 import cli
-from caev2.commands import probe as probe_command
-from caev2.eval.finetuning.recipes import RECIPES as FINETUNE_RECIPES
-from caev2.eval.probes.attentive import AttentiveSettings
-from caev2.eval.probes.few_shot import FewShotSettings
-from caev2.eval.probes.learner import OfficialSettings
-from caev2.eval.probes.protocols import KnnSettings, ProbeSettings, settings_of
-from caev2.eval.segmentation.training import SegmentationSettings
+from caev2.commands.online import Online
 from caev2.extract.recipes import RECIPES as EXTRACT_RECIPES
+from caev2.extract.teachers.known import TEACHERS as KNOWN
+from caev2.extract.teachers.names import split_name
 from caev2.pretrain.identity import settled
 from caev2.pretrain.recipes import RECIPES, TINY_300E
 from caev2.recipe import load, override, to_mapping
-from caev2.report.reading.commands import demo_command, extract_command, grid_command, pretrain_command
-from caev2.report.reading.files import scrubbed
-from caev2.report.reading.questions import result_command
-from caev2.report.reading.recipes import nearest_recipe, spell
-from caev2.report.reading.results import result_of
-from tests.report.made_up import identity_of, make_study, manifest_of, probe_result, segmentation_result
+from caev2.report.reproducing.commands import demo_command
+from caev2.report.reproducing.extracting import extract_command
+from caev2.report.reproducing.recipes import nearest_recipe, spell
+from caev2.report.reproducing.training import epochs_between, pretrain_command
+from tests.report.made_up import TEACHER, identity_of, manifest_of
 from tests.test_docs import parse
 
+DEMO_SHA256 = next(one.sha256 for one in KNOWN if one.name == "demo")
 IDENTITY = identity_of()
 
 
 def parsed(command) -> dict:
     return parse(command.line)[1]
-
-
-def result_from(result):
-    return result_of(scrubbed(json.loads(json.dumps(result.mapping()))), "result.json", {})
 
 
 @given(st.text() | st.sampled_from(["none", "NULL", "true", "inf", "12", "1e-3", "[1]", "a b", "'", '"']))
@@ -113,93 +104,132 @@ def test_the_extraction_asks_for_the_views_teacher_and_codec_of_the_store():
     recipe = override(load(values["recipe"], EXTRACT_RECIPES), values["settings"])
     spec = manifest.spec
     assert (recipe.views, recipe.view_count, recipe.layout, recipe.codec) == (spec.views, 7, "webdataset", "lloyd4")
-    assert (recipe.teacher, recipe.taps, recipe.block_images) == ("demo", ("projected",), spec.block_images)
+    assert (recipe.teacher, recipe.taps, recipe.block_images) == ("demo@FILE", ("projected",), spec.block_images)
 
 
 def test_without_the_store_the_extraction_says_what_it_cannot_know():
-    assert "how many views" in extract_command(IDENTITY, None).notes[0]
+    assert "how many views" in " ".join(extract_command(IDENTITY, None).notes)
 
 
-KINDS = st.lists(
-    st.sampled_from(["knn", "linear", "few-shot", "attentive", "official-linear"]), min_size=1, unique=True
-)
-EPOCHS = st.sampled_from([None, 3, 30, 90])
+REAL = {**TEACHER, "name": "openclip:ViT-L-14-quickgelu", "image_px": 196, "patch_px": 14, "precision": "fp16"}
 
 
-@given(
-    KINDS, st.sampled_from([None, 5]), st.sampled_from([(1, 5, 10), (2,), (1, 20)]), EPOCHS, st.sampled_from([0.1, 0.3])
-)
-def test_a_probe_is_asked_again_with_every_setting_that_it_had(kinds, k, shots, epochs, base_lr):
-    attentive, official = (default if epochs is None else epochs for default in (30, 90))
-    settings = ProbeSettings(
-        knn=KnnSettings(k=k, temperature=0.05),
-        few_shot=FewShotSettings(shots=shots, draws=3),
-        attentive=AttentiveSettings(epochs=attentive, warmup_epochs=attentive / 10),
-        official_linear=OfficialSettings(epochs=official, batch_size=64, base_lr=base_lr),
-    )
-    asked = settings_of(tuple(kinds), settings)
-    found = dataclasses.replace(probe_result(None, settings=asked, seed=5), subjects=(_judged(kinds),))
-    values = parsed(result_command(result_from(found), IDENTITY))
-    named = ("k", "temperature", "shots", "draws", "epochs", "batch_size", "base_lr", "token_gb")
-    again = probe_command._settings(**{name: values[name] for name in named})
-    assert settings_of(tuple(kinds), again) == asked
-    assert set(values["kinds"] or ("knn", "linear")) == set(kinds)
-    assert (values["seed"], values["only"]) == (5, True)
+def with_teacher(teacher, identity=IDENTITY, **changes):
+    return dataclasses.replace(identity, target={**identity.target, "teacher": teacher}, **changes)
 
 
-def _judged(kinds):
-    student = probe_result(None).subjects[2]
-    columns = {"few-shot": "1-shot", "official-linear": "official linear"}
-    accuracy = {columns.get(kind, kind): student.accuracy["knn"] for kind in kinds}
-    return dataclasses.replace(student, accuracy=accuracy, per_class={}, draws={})
-
-
-def test_a_probe_names_who_was_judged_and_how_images_were_resized():
-    line = result_command(result_from(probe_result(None)), IDENTITY).line
-    assert "--pixels 64" in line
-    assert "--resize 64" in line
-    assert "--teacher" not in line, "it is the run's own"
-    other = dataclasses.replace(probe_result(None).subjects[3], name="teacher siglip", sha256="f" * 64)
-    found = probe_result(None, subjects=(*probe_result(None).subjects, other))
-    assert "--teacher siglip" in result_command(result_from(found), IDENTITY).line
-
-
-def test_what_no_option_gives_is_said():
-    settings = settings_of(("attentive",), ProbeSettings(attentive=AttentiveSettings(lrs=(0.2,))))
-    notes = result_command(result_from(probe_result(None, settings=settings)), IDENTITY).notes
-    assert "'lrs': [0.2]" in " ".join(notes)
+def manifest_with(teacher):
+    manifest = manifest_of()
+    target = dataclasses.replace(manifest.spec.targets["projected"], teacher=teacher)
+    return dataclasses.replace(manifest, spec=dataclasses.replace(manifest.spec, targets={"projected": target}))
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"head": "upernet", "channels": 32, "lr": 3e-4}, {"batch_size": 4, "epochs": 2}]
+    ("teacher", "name", "teacher_px"),
+    [
+        (REAL, "openclip:ViT-L-14-quickgelu/openai", 196),
+        ({**REAL, "image_px": 224}, "openclip:ViT-L-14-quickgelu/openai", None),
+        ({**REAL, "name": "timm:vit_own"}, "timm:vit_own@FILE", 196),
+        ({**TEACHER, "sha256": DEMO_SHA256}, "demo", None),
+        (TEACHER, "demo@FILE", 64),
+    ],
 )
-def test_a_segmentation_is_asked_again(changes):
-    wanted = SegmentationSettings(**changes)
-    values = parsed(
-        result_command(result_from(dataclasses.replace(segmentation_result(None), settings=wanted)), IDENTITY)
+def test_the_extraction_names_a_teacher_that_can_be_loaded_and_the_size_of_its_crops(teacher, name, teacher_px):
+    command = extract_command(with_teacher(teacher), manifest_with(teacher))
+    recipe = override(load(parsed(command)["recipe"], EXTRACT_RECIPES), parsed(command)["settings"])
+    assert (recipe.teacher, recipe.teacher_px, recipe.precision) == (name, teacher_px, teacher["precision"])
+    assert split_name(recipe.teacher).canonical == teacher["name"]
+    assert ("@FILE" in name) == (teacher["sha256"] in " ".join(command.notes))
+
+
+def test_the_extraction_says_which_images_and_that_a_part_may_have_been_taken():
+    notes = " ".join(extract_command(IDENTITY, manifest_of()).notes)
+    assert "6,000 images of 10 classes with the digest cdcdcdcdcdcd…" in notes
+    assert "--limit, --sample or --classes" in notes
+
+
+def test_a_run_that_neighbours_judged_is_judged_as_often_again():
+    records = [{"step": step, "epoch": (step - 1) // 10, "knn_percent": 1.0} for step in (30, 60, 80)]
+    for judged in (epochs_between(records), RECIPES["demo"].knn_epochs):
+        values = parsed(pretrain_command(IDENTITY, judged=judged))
+        assert str(values["knn"]) == "IMAGES"
+        assert override(load(values["recipe"], RECIPES), values["settings"]).knn_epochs == judged
+    assert epochs_between(records) == 3
+    assert epochs_between([{"step": 1, "epoch": 0, "loss": 1.0}]) is None
+    assert parsed(pretrain_command(IDENTITY))["knn"] is None
+
+
+def fresh(teacher=TEACHER, views=EXTRACT_RECIPES["demo"].views, recipe=RECIPES["demo"], **source):
+    known = {"digest": "5a" * 32, "left_out": [], "crops": None, "from_crops": False, "block_images": 512}
+    known["teacher_batch"] = min(64, recipe.batch_size)
+    return with_teacher(
+        teacher, identity_of(recipe), online="fresh", store_fingerprint="", store_digest="", views=to_mapping(views),
+        source={**known, **source},
+    )  # fmt: skip
+
+
+CHANGED = st.fixed_dictionaries(
+    {},
+    optional={
+        "flip": st.sampled_from([0.25, 0.5]),
+        "scale": st.sampled_from([(0.2, 1.0), (0.5, 0.75)]),
+        "orientation": st.just("ignore"),
+        "jitter": st.sampled_from([0.0, 0.1]),
+    },
+)
+SOURCE = st.fixed_dictionaries(
+    {},
+    optional={
+        "crops": st.sampled_from(["jpeg", "raw"]),
+        "block_images": st.just(64),
+        "teacher_batch": st.just(8),
+        "left_out": st.lists(st.sampled_from(["a/b c.png", "é.png"]), min_size=1, unique=True),
+    },
+)
+TEACHERS = st.sampled_from([TEACHER, {**TEACHER, "sha256": DEMO_SHA256}, REAL])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["demo", "tiny-300e", "study", "base-100e"]), TEACHERS, CHANGED, SOURCE)
+def test_a_live_teacher_and_new_views_are_asked_for_again(tmp_path, monkeypatch, name, teacher, changed, source):
+    recipe = override(RECIPES[name], ["batch_size=48"])
+    views = dataclasses.replace(EXTRACT_RECIPES.get(name, EXTRACT_RECIPES["base-300e"]).views, **changed)
+    recorded = fresh(teacher, views, recipe, **source)
+    command = pretrain_command(recorded)
+    values = parsed(command)
+    monkeypatch.chdir(tmp_path)
+    for note in command.notes:
+        if note.startswith("VIEWS.toml has the lines: "):
+            Path("VIEWS.toml").write_text(note.partition(": ")[2].replace("; ", "\n"))
+    assert settled(override(load(values["recipe"], RECIPES), values["settings"]), "fp32") == recorded.recipe
+    found = Online(kind="fresh", teacher=values["teacher"], views=values["views"], leave_out=None)._views(
+        values["recipe"]
     )
-    again = SegmentationSettings(**{name: values[name] for name in ("head", "epochs", "batch_size", "lr", "channels")})
-    assert again == wanted
+    assert (to_mapping(found.views), found.crops) == (recorded.views, recorded.source["crops"])
+    assert found.block_images == recorded.source["block_images"]
+    assert min(found.teacher_batch, recipe.batch_size) == recorded.source["teacher_batch"]
+    assert split_name(found.teacher).canonical == teacher["name"]
+    assert (found.teacher_px or NATURAL[teacher["name"]]) == teacher["image_px"]
+    assert teacher["precision"] in (found.precision, *" ".join(command.notes).split())
+    assert "digest 5a5a5a5a5a5a…" in " ".join(command.notes)
+    assert (values["leave_out"] is not None) == bool(recorded.source["left_out"])
+    assert all(key in " ".join(command.notes) for key in recorded.source["left_out"])
 
 
-@pytest.mark.parametrize(
-    ("role", "origin"), [("student", "student"), ("random start", "random"), ("teacher", "teacher")]
-)
-def test_a_fine_tuning_is_asked_again(role, origin):
-    recipe = dataclasses.replace(FINETUNE_RECIPES["base"], epochs=3, precision="fp32")
-    judged = dataclasses.replace(probe_result(None).subjects[2], role=role, name=role)
-    found = probe_result(None, subjects=(judged,), settings={"finetune": to_mapping(recipe, result_only=True)})
-    values = parsed(result_command(result_from(found), IDENTITY))
-    assert override(load(values["recipe"], FINETUNE_RECIPES), values["settings"]) == recipe
-    assert values["origin"] == origin
+NATURAL = {"demo": 64, "openclip:ViT-L-14-quickgelu": 224}
+
+
+def test_views_that_no_file_can_name_are_said():
+    views = dataclasses.replace(EXTRACT_RECIPES["demo"].views, jitter=None)
+    assert "TOML has no none" in " ".join(pretrain_command(fresh(views=views)).notes)
+
+
+def test_the_teacher_of_a_replay_is_named_where_it_is_not_built_in():
+    replay = dataclasses.replace(IDENTITY, online="replay")
+    assert parsed(pretrain_command(replay))["teacher"] == "demo@FILE"
+    known = with_teacher({**TEACHER, "sha256": DEMO_SHA256}, replay)
+    assert parsed(pretrain_command(known))["teacher"] is None
 
 
 def test_the_demo_is_asked_again():
     assert demo_command({"quick": True, "seed": 4}).line == "caev2 demo --out OUT --quick --seed 4"
-
-
-def test_a_grid_is_asked_again(tmp_path):
-    line = grid_command(make_study(tmp_path)).line
-    assert line == "caev2 ablate STUDY supervision OUT --quick --images IMAGES --seeds 0,1,2"
-    if "ablate" in cli.main.commands:
-        parse(line)

@@ -1,8 +1,12 @@
 """HTML and SVG as values: what is markup says so by its type, and every other text is escaped."""
 
 import html
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 
+_PIECES = re.compile(r"<[^>]*>|[^<]+")
+_WORDS = re.compile(r'(?<= )(alt|title|aria-label|content)="([^"]*)"')
+"""Attributes that are read by people; others are numbers, places on the page, and pictures."""
 _VOID = {"br", "hr", "img", "meta"}
 """Elements of HTML that have no end."""
 
@@ -56,3 +60,21 @@ def _attribute(key: str, value: Attribute) -> str:
 def say_number(value: float | int) -> str:
     """A coordinate: two decimals at most, so that the page stays small and its bytes are the same everywhere."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def shown(markup: Html, change: Callable[[str], str]) -> Html:
+    """Markup in which every text that people read was changed, be it between elements or in an attribute.
+
+    Args:
+        markup: What `tag` made: `<`, `>` and quotes in texts are escaped.
+        change: Of a text as it is seen.
+    """
+
+    def say(text: str) -> str:
+        return html.escape(change(html.unescape(text)), quote=True)
+
+    def piece(found: re.Match[str]) -> str:
+        one = found.group()
+        return _WORDS.sub(lambda word: f'{word[1]}="{say(word[2])}"', one) if one[0] == "<" else say(one)
+
+    return Html(_PIECES.sub(piece, markup))

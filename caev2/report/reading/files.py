@@ -6,8 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_FOLDERS = re.compile(r"(?:file://|(?<![\w.:/…-]))(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"<>|:;,()]+[/\\])+")
-"""The folders of an absolute path; what follows is the name that may be shown."""
+_NAME = r"[^\s/\\'\"<>|:;,()]+"
+_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,30})?://[^\s'\"<>]*")
+"""All of an address, whoever and whatever it names: hosts are somebody's, and what follows may be a token."""
+_ACCOUNT = re.compile(r"(?<!\w)(?!(?:timm|openclip|demo):)[^\s/:@'\"<>]{1,64}:[^\s/:@'\"<>]+@(?=\w)")
+"""`name:token@` before a host; the names of models with a file look alike."""
+_HOME = re.compile(
+    rf"(?i:(?:(?<![A-Za-z])[A-Z]:)?(?<![/\\])[/\\]+(?:home|users)[/\\]+(?:{_NAME}(?: {_NAME}){{0,2}}(?=[/\\])|{_NAME})"
+    rf"|[/\\]root(?![\w.-])|~(?:[a-z_][\w.-]*)?(?=[/\\]))(?:[/\\]+{_NAME}(?=[/\\]))*([/\\]*)"
+)
+"""Somebody's folder, wherever it stands, with the folders in it; the name of its owner may have spaces."""
+_FOLDERS = re.compile(rf"(?<![\w./\\…-])(?:(?<![A-Za-z])[A-Za-z]:)?[/\\](?:{_NAME}[/\\]+)+")
+"""The folders of any other absolute path; what follows is the name that may be shown."""
+_MOST_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +32,34 @@ class Gap:
 
 
 def without_folders(text: str) -> str:
-    """A text in which absolute paths have lost their folders."""
-    return _FOLDERS.sub("…/", text)
+    """A text in which absolute paths have lost their folders, addresses all but a file's name, and accounts all.
+
+    What is left is looked at again until nothing changes: a path may be hidden in another one.
+    """
+    for _ in range(_MOST_ROUNDS):
+        shown = _FOLDERS.sub("…/", _HOME.sub(_no_home, _ACCOUNT.sub("…@", _URL.sub(_last_name, text))))
+        if shown == text:
+            return text
+        text = shown
+    return "…"
+
+
+def _no_home(place: re.Match[str]) -> str:
+    return "…/" if place[1] else "…"
+
+
+def _last_name(address: re.Match[str]) -> str:
+    """What an address ends in, if it is a file's name."""
+    _, _, place = address.group().partition("://")
+    path = re.split(r"[?#]", place, maxsplit=1)[0]
+    return "…/" + path.rpartition("/")[2] if "/" in path else "…"
+
+
+def name_of_folder(folder: Path) -> str:
+    """A folder's own name, but where it is somebody's home: then it is theirs."""
+    whole = folder.resolve()
+    is_home = whole.parent.name.lower() in ("home", "users") or whole in (Path.home(), Path("/root"))
+    return "run" if is_home else whole.name
 
 
 def scrubbed(value: Any) -> Any:

@@ -19,7 +19,7 @@ def spell(value: Any, *, within: bool = False) -> str:
     """A value as `--set` reads it.
 
     Args:
-        value: A number, a text, a list of them, true, false or none.
+        value: A number, a text, a list or a mapping of them, true, false or none.
         within: Whether it stands in a list, where texts need quotes.
     """
     if value is None:
@@ -28,6 +28,9 @@ def spell(value: Any, *, within: bool = False) -> str:
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         return "[" + ",".join(spell(one, within=True) for one in value) + "]"
+    if isinstance(value, dict):
+        pairs = (f"{spell(str(key), within=True)} = {spell(one, within=True)}" for key, one in value.items())
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, str):
         plain = not within and _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL
         return value if plain else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,6 +1,8 @@
 """The commands that ask the question of a result again: probe, segment, finetune. Pure."""
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from caev2.errors import ConfigError
@@ -13,29 +15,75 @@ from caev2.eval.run import RESIZE_RATIO
 from caev2.eval.segmentation.training import SegmentationSettings
 from caev2.pretrain.identity import RunIdentity
 from caev2.recipe import to_mapping
-from caev2.report.reading.commands import Command, options, sets, unknown
-from caev2.report.reading.recipes import nearest_recipe
 from caev2.report.reading.results import KNN, Result
+from caev2.report.reproducing.commands import Command, options, say_digest, sets, unknown
+from caev2.report.reproducing.recipes import nearest_recipe
+from caev2.report.reproducing.subjects import (
+    AVERAGED,
+    RANDOM,
+    STUDENT,
+    is_own_teacher,
+    named_file,
+    names_recipe,
+    say_recipe,
+    say_subjects,
+    say_teacher,
+)
+from caev2.report.reproducing.training import Places
 
 
-def result_command(result: Result, identity: RunIdentity | None) -> Command:
-    """What asks the question of a result again."""
-    if result.kind == "probe":
-        return _probe_command(result, identity)
-    return _segment_command(result) if result.kind == "segment" else _finetune_command(result)
+def result_command(
+    result: Result, identity: RunIdentity | None, *, latest: int | None = None, places: Places | None = None
+) -> Command:
+    """What asks the question of a result again.
+
+    Args:
+        result: Of a run.
+        identity: Of the run; none: it cannot be read.
+        latest: Step of the run's latest checkpoint, which is the one that is judged; none: there is no checkpoint.
+        places: What folders are called.
+    """
+    places = places or Places()
+    kinds = {"probe": _probe_command, "segment": _segment_command, "finetune": _finetune_command}
+    command = kinds[result.kind](result, identity, places)
+    notes = (*command.notes, *_say_step(result, latest), *_say_images(result, places))
+    return dataclasses.replace(command, notes=notes)
 
 
-def _probe_command(result: Result, identity: RunIdentity | None) -> Command:
+def _say_step(result: Result, latest: int | None) -> list[str]:
+    """Which checkpoint it was, where the command would take another one."""
+    step = result.facts.get("step")
+    if step is None or step == latest:
+        return []
+    there = "the run has none now" if latest is None else f"that is of step {latest:,} now"
+    return [f"It judged the checkpoint of step {step:,}; the command takes the latest one, and {there}."]
+
+
+def _say_images(result: Result, places: Places) -> list[str]:
+    """Which images they were: folders have names of their own on every machine."""
+    content = result.content
+    digests = content.get("digests") or {
+        "train images": content.get("train_digest"), "val images": content.get("val_digest")
+    }  # fmt: skip
+    said = ", ".join(f"{name} {say_digest(digest)}" for name, digest in digests.items() if digest)
+    counts = f"{result.train_images:,} train and {result.val_images:,} val images"
+    return [f"{places.judging} has {counts}" + (f"; digests: {said}" if said else ", whose digests were not recorded.")]
+
+
+def _probe_command(result: Result, identity: RunIdentity | None, places: Places) -> Command:
     content, kinds = result.content, _kinds_of(result)
     asked: dict[str, Any] = content["settings"]
-    subjects, notes = _say_subjects(result, identity)
+    subjects = say_subjects(result, identity)
     words = [] if set(kinds) == {"knn", "linear"} else [word for kind in kinds for word in ("--kind", kind)]
     words += _say_settings(asked) + options([("--seed", content["seed"], 0)])
     resize, px = _common(content["subjects"], "resize_px"), _common(content["subjects"], "crop_px")
     if resize is not None and resize != (None if px is None else round(px * RESIZE_RATIO)):
         words += ["--resize", str(resize)]
-    notes += _say_unreachable(asked.get("attentive"))
-    return Command(makes=_say_makes(result), words=("probe", "RUN", "IMAGES", *subjects, *words), notes=tuple(notes))
+    return Command(
+        makes=_say_makes(result),
+        words=("probe", places.run, *subjects.places, places.judging, *subjects.options, *words),
+        notes=(*subjects.notes, *_say_unreachable(asked.get("attentive"))),
+    )
 
 
 def _say_settings(asked: dict[str, Any]) -> list[str]:
@@ -85,36 +133,9 @@ def _common(subjects: Sequence[dict[str, Any]], key: str) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _say_subjects(result: Result, identity: RunIdentity | None) -> tuple[list[str], list[str]]:
-    """Options that name who is judged beside the student, and what they cannot say."""
-    roles = {entry.role for entry in result.entries}
-    words, notes = [], []
-    for subject in result.content["subjects"]:
-        name = subject["name"]
-        if subject["role"] == "pixels":
-            words += ["--pixels", str(subject["crop_px"])]
-        elif name.startswith("random start of "):
-            words += ["--random-init", name.removeprefix("random start of ")]
-        elif name == "student, weights averaged":
-            words += ["--ema"]
-        elif subject["role"] == "teacher" and identity is not None and not _is_own_teacher(subject, identity):
-            words += ["--teacher", name.removeprefix("teacher ")]
-    if "student" in roles and not roles & {"random start", "teacher"}:
-        words += ["--only"]
-    if identity is None:
-        notes.append("What the run is cannot be read, so its own teacher and another one are not told apart.")
-    return words, notes
-
-
-def _is_own_teacher(subject: dict[str, Any], identity: RunIdentity) -> bool:
-    recorded = identity.target.get("teacher", {})
-    own = f"teacher {recorded.get('name', '')}".strip()
-    return subject["name"] == own or (subject["sha256"] is not None and subject["sha256"] == recorded.get("sha256"))
-
-
-def _segment_command(result: Result) -> Command:
+def _segment_command(result: Result, identity: RunIdentity | None, places: Places) -> Command:
     content, default = result.content, SegmentationSettings()
-    asked = content["settings"]
+    asked, subjects = content["settings"], say_subjects(result, identity)
     words = options(
         [
             ("--head", asked["head"], default.head),
@@ -127,26 +148,43 @@ def _segment_command(result: Result) -> Command:
         ]
     )
     resize, px = _common(content["subjects"], "resize_px"), _common(content["subjects"], "crop_px")
-    if resize != px:
+    if resize is not None and resize != px:
         words += ["--resize", str(resize)]
-    if not {"random start", "teacher"} & {entry.role for entry in result.entries}:
-        words.append("--only")
-    return Command(makes=_say_makes(result), words=("segment", "RUN", "IMAGES", *words))
+    return Command(
+        makes=_say_makes(result),
+        words=("segment", places.run, *subjects.places, places.judging, *subjects.options, *words),
+        notes=tuple(subjects.notes),
+    )
 
 
-def _finetune_command(result: Result) -> Command:
-    entry = result.entries[0]
-    origin = {"student, weights averaged": "average", "random start": "random"}.get(entry.name, entry.role)
-    words = ["finetune", "RUN", "--train", "IMAGES", "--out", f"RUN/finetuned/{origin}"]
-    words += [] if origin == "student" else ["--from", origin]
+def _finetune_command(result: Result, identity: RunIdentity | None, places: Places) -> Command:
+    start, notes = _say_start(result, identity, places)
+    folder = PurePosixPath(result.file).parent
+    words = ["finetune", *start, "--train", places.judging, "--out", f"{places.run}/{folder}"]
     try:
         name, settings = nearest_recipe(result.content["settings"]["finetune"], FINETUNE_RECIPES)
     except ConfigError as problem:
         return unknown(_say_makes(result), problem, *words)
-    return Command(makes=_say_makes(result), words=(*words, "--recipe", name, *sets(settings)))
+    return Command(makes=_say_makes(result), words=(*words, "--recipe", name, *sets(settings)), notes=tuple(notes))
+
+
+def _say_start(result: Result, identity: RunIdentity | None, places: Places) -> tuple[list[str], list[str]]:
+    """Whose weights it started from, by name: two of one role need not be the same."""
+    subject, notes = result.content["subjects"][0], []
+    name = str(subject["name"])
+    own = {STUDENT: [], AVERAGED: ["--from", "average"], RANDOM: ["--from", "random"]}
+    if name in own:
+        return [places.run, *own[name]], notes
+    if names_recipe(name):
+        return ["--random-init", say_recipe(name, notes)], notes
+    if (file := named_file(name)) is not None:
+        return ["FILE"], [f"FILE is {file}."]
+    if identity is None or is_own_teacher(name, identity):
+        return [places.run, "--from", "teacher"], notes
+    return ["--teacher", say_teacher(name, subject.get("sha256"), notes)], notes
 
 
 def _say_makes(result: Result) -> str:
     about = ", ".join(result.evaluations) or "nothing"
-    who = f" of the {result.entries[0].role}" if result.kind == "finetune" else ""
+    who = f" of the {result.entries[0].name}" if result.kind == "finetune" else ""
     return f"{result.file}: {about}{who}, {result.val_images:,} images"

@@ -1,0 +1,1 @@
+"""Commands that make the numbers of a page again, from what their files record."""
