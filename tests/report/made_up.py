@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from caev2.ablate.finding import scores_of
 from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score, write_outcome
 from caev2.eval.entrants import RunFacts, sha256_of_file
 from caev2.eval.finetuning.recipes import DEMO as FINETUNE
@@ -212,6 +213,32 @@ GRID = {
 WEIGHTS = {"both": {}, "visible": {"masked_weight": 0.0}, "masked": {"visible_weight": 0.0}}
 
 
+def make_judged(folder: Path, identity: RunIdentity, numbers: dict[str, float]) -> None:
+    """A run of a grid, whose student has these accuracies and whose log ends with this cosine."""
+    folder.mkdir(parents=True)
+    claim_run(folder, identity)
+    student = _judged("student", 2, CLASSES)
+    accuracy = {
+        name: dataclasses.replace(wilson(round(numbers[name] * VAL), VAL), value=numbers[name])
+        for name in ("knn", "linear")
+    }
+    student = dataclasses.replace(
+        student, accuracy=accuracy, draws={}, per_class={name: student.per_class[name] for name in accuracy}
+    )
+    facts = facts_of(identity, make_checkpoint(folder, identity, 10), 10)
+    save_result(
+        probe_result(facts, subjects=(student,), settings=settings_of(("knn", "linear"), ProbeSettings())), folder
+    )
+    record = {"step": 9, "epoch": 0, "loss": 0.5, "cosine_masked": numbers["cosine_masked"], "images_per_s": 100.0}
+    (folder / "log.jsonl").write_text(json.dumps(record) + "\n")
+
+
+def scores_made(folder: Path) -> dict[str, Score]:
+    """What `caev2 ablate` reads of such a run."""
+    found = scores_of(folder, json.loads((folder / "result.json").read_text()), ("knn", "linear"), 10)
+    return {name: score for name, score in found.items() if name != "loss"}
+
+
 def make_study(out: Path, grid: str = "supervision", *, failing: str | None = None) -> GridOutcome:
     """The folder of `caev2 ablate` with one grid of three variants and three seeds, and its runs."""
     runs = []
@@ -222,11 +249,9 @@ def make_study(out: Path, grid: str = "supervision", *, failing: str | None = No
             identity = identity_of(recipe)
             folder = out / "runs" / identity.fingerprint()
             if not folder.exists():
-                folder.mkdir(parents=True)
-                claim_run(folder, identity)
-                save_result(probe_result(facts_of(identity, make_checkpoint(folder, identity, 10), 10)), folder)
+                make_judged(folder, identity, {name: values[seed] for name, values in metrics.items()})
             failed = failing if variant == "masked" and seed == 2 else None
-            scores = {} if failed else {name: Score(value=values[seed]) for name, values in metrics.items()}
+            scores = {} if failed else scores_made(folder)
             runs.append(
                 RunOutcome(
                     name=f"{grid}/tokens={variant}/seed={seed}",

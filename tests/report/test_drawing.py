@@ -113,11 +113,11 @@ def test_a_drawing_says_its_numbers_to_those_who_do_not_see_it():
 
 
 def test_a_strip_is_darker_where_the_share_is_higher_and_says_classes_without_images():
-    drawn = heat_strip({"student": (0.0, 0.55, 1.0, None)}, ("a", "b", "c", "d"), "linear")
+    drawn = heat_strip([("student", (0.0, 0.55, 1.0, None))], ("a", "b", "c", "d"), "linear")
     assert drawn is not None
     assert re.findall(r"heat-(\d)", drawn) == ["0", "5", "9"]
     assert "d: no images" in drawn
 
 
 def test_a_strip_of_more_classes_than_anybody_reads_is_left_out():
-    assert heat_strip({"student": (0.5,) * 1001}, ("x",) * 1001, "linear") is None
+    assert heat_strip([("student", (0.5,) * 1001)], ("x",) * 1001, "linear") is None

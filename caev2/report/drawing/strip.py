@@ -1,17 +1,17 @@
 """Shares of many classes as a strip of colours: a row for everybody who is judged, a cell for each class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from caev2.report.drawing.markup import Html, tag
 
 _MOST = 1000  # classes: more make a page of nothing else
 
 
-def heat_strip(rows: Mapping[str, Sequence[float | None]], classes: Sequence[str], what: str) -> Html | None:
+def heat_strip(rows: Sequence[tuple[str, Sequence[float | None]]], classes: Sequence[str], what: str) -> Html | None:
     """A table whose cells are as dark as the share is high, and say it in letters where there is room.
 
     Args:
-        rows: By who is judged: the share of each class, 0 to 1; none where a class has no images.
+        rows: Who is judged, and the share of each class, 0 to 1; none where a class has no images.
         classes: Their names.
         what: What the shares are.
     """
@@ -25,7 +25,7 @@ def heat_strip(rows: Mapping[str, Sequence[float | None]], classes: Sequence[str
             tag("th", who, scope="row"),
             [_cell(share, name, wordy) for share, name in zip(shares, classes, strict=False)],
         )
-        for who, shares in rows.items()
+        for who, shares in rows
     ]
     kind = "strip" if wordy else "strip fine"
     content = tag(

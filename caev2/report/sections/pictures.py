@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from caev2.report.drawing.markup import Html, tag
 from caev2.report.reading.files import Gap
 from caev2.report.reading.runs import RunFolder
-from caev2.report.sections.section import NO_RUN, Section
+from caev2.report.sections.section import Section
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,9 +51,7 @@ def pictures_section(runs: Sequence[RunFolder]) -> Section:
         if known:
             body += [tag("h3", run.name)] if len(runs) > 1 else []
             body.append(tag("div", known, class_="gallery"))
-    if not runs:
-        gaps.append(NO_RUN)
-    elif not body and not gaps:
+    if not body and not gaps:
         gaps.append(Gap(what="No pictures lie in the run or in its folder pictures.", command=SHOW))
     return Section(
         id="pictures",
