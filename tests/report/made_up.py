@@ -160,8 +160,8 @@ def segmentation_result(facts: RunFacts | None) -> SegmentationResult:
     )  # fmt: skip
 
 
-def make_tuned(folder: Path, role, value: float, facts: RunFacts | None = None) -> None:
-    recipe = dataclasses.replace(FINETUNE, epochs=5)
+def make_tuned(folder: Path, role, value: float, facts: RunFacts | None = None, epochs: int = 5) -> None:
+    recipe = dataclasses.replace(FINETUNE, epochs=epochs)
     claim = {
         "start": {"role": role, "digest": "5d" * 16},
         "recipe": {**to_mapping(recipe, result_only=True), "precision": "fp32"},

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from caev2.ablate.outcome import read_outcome, write_outcome
+from caev2.ablate.outcome import Score, read_outcome, write_outcome
 from caev2.errors import ConfigError
+from caev2.eval.entrants import sha256_of_file
 from caev2.eval.result import save_result
 from caev2.pretrain.identity import read_identity
 from caev2.report.run import report
-from tests.report.made_up import STEPS, facts_of, make_picture, make_run, probe_result
+from tests.report.made_up import STEPS, TEACHER, facts_of, make_picture, make_run, probe_result
 from tests.report.reading_pages import Page
 
 SECTIONS = ["summary", "curves", "probes", "ablations", "pictures", "store", "provenance", "environment", "reproduce"]
@@ -42,7 +43,7 @@ def test_the_numbers_of_the_files_are_on_the_page(made, tmp_path):
     assert "86.8–88.6" in page.by_id["probes"]
     assert "TrainingDiverged" in page.by_id["ablations"]
     assert "40.4 ± 0.5" in page.by_id["ablations"]
-    assert "−12.1 ± 0.3" in page.by_id["ablations"]
+    assert "-12.1 ± 0.3" in page.by_id["ablations"]
     assert "1.04 %" in page.by_id["store"]
     assert read_identity(made / "scenes" / "run").fingerprint() in page.by_id["provenance"]
     assert "caev2 pretrain STORE RUN --images IMAGES --recipe demo" in page.by_id["reproduce"]
@@ -171,7 +172,27 @@ def test_runs_of_a_grid_are_compared_with_their_folders(study, tmp_path):
     found = page_of(study, out=tmp_path / "page.html").by_id["provenance"]
     assert found.count("its folder is not there") == 1
     assert found.count("its run.json does not hold its fingerprint") == 1
-    assert found.count("in all 4 comparisons") == 7
+    assert found.count("in all 7 comparisons") == 7
+
+
+def test_a_number_of_a_grid_that_its_run_does_not_give_differs(study, tmp_path):
+    outcome = read_outcome(study / "supervision")
+    first = outcome.runs[0]
+    changed = dataclasses.replace(first, scores={**first.scores, "knn": Score(value=0.9), "1-shot": Score(value=0.5)})
+    write_outcome(dataclasses.replace(outcome, runs=(changed, *outcome.runs[1:])), study / "supervision")
+    found = page_of(study, out=tmp_path / "page.html").by_id["provenance"]
+    assert "knn is 0.9, and 0.52 in the run’s own files" in found
+    assert found.count("✗ differs") == 2  # of the run, and in the count of all
+    assert found.count("in all 7 comparisons") == 8
+
+
+def test_the_chain_of_a_grid_has_checkpoints_stores_and_teachers(study, tmp_path):
+    found = page_of(study, out=tmp_path / "page.html").by_id["provenance"]
+    for one in read_outcome(study / "supervision").runs:
+        run = study / "runs" / one.fingerprint
+        assert sha256_of_file(next((run / "checkpoints").iterdir())) in found
+        assert read_identity(run).store_digest in found
+    assert str(TEACHER["sha256"]) in found
 
 
 def test_huge_pictures_become_smaller_and_the_page_stays_small(run, tmp_path):

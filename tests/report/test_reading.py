@@ -16,7 +16,7 @@ from caev2.report.reading.chain import chain_of, result_links, worst
 from caev2.report.reading.files import scrubbed, without_folders
 from caev2.report.reading.results import read_results
 from caev2.report.reading.runs import read_run
-from caev2.report.reading.stores import read_store
+from caev2.report.reading.stores import StoreFolder, read_store
 from caev2.report.sections.probes import grouped
 from caev2.report.sections.summary import say_order
 from tests.report.made_up import STEPS, facts_of, identity_of, make_checkpoint, make_tuned, probe_result
@@ -79,6 +79,33 @@ def test_a_checkpoint_that_was_written_again_differs(run):
     assert marks(result_links(read_run(run, "scenes")))["result.json"] == "differs"
 
 
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_a_checkpoint_that_was_cut_off_differs(run, is_judged):
+    path = next((run / "checkpoints").iterdir())
+    path.write_bytes(path.read_bytes()[:-4])
+    if not is_judged:
+        for result in (run / "result.json", run / "segmentation.json", *(run / "results").iterdir()):
+            result.unlink()
+    assert worst(chain_of(read_run(run, "scenes"), StoreFolder(manifest=None))[0].checks) == "differs"
+
+
+def test_of_a_checkpoint_with_another_byte_a_result_knows_and_a_header_alone_does_not(run):
+    path = next((run / "checkpoints").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    assert worst(chain_of(read_run(run, "scenes"), StoreFolder(manifest=None))[0].checks) == "differs"
+    for result in (run / "result.json", run / "segmentation.json", *(run / "results").iterdir()):
+        result.unlink()
+    (check,) = chain_of(read_run(run, "scenes"), StoreFolder(manifest=None))[0].checks
+    assert "nothing but the header was read" in check.words
+
+
+def test_what_was_compared_as_recorded_does_not_say_that_it_was_computed(run):
+    read = read_run(run, "scenes")
+    store, teacher = chain_of(read, read_store(read.store, read.identity))[2:]
+    assert any("record the same root digest (`caev2 store verify` reads the rows)" in one.words for one in store.checks)
+    assert [one.words for one in teacher.checks] == ["run and store record the same sha256 (no weights were read)"]
+
+
 def test_a_checkpoint_of_another_run_differs(run):
     make_checkpoint(run, dataclasses.replace(identity_of(), init_from="ab" * 16), STEPS + 1)
     assert worst(chain_of(read_run(run, "scenes"), read_store(None, None))[0].checks) == "differs"
@@ -111,9 +138,16 @@ def test_a_store_that_is_not_given_is_not_at_hand(run):
     assert "Not given" in read_store(None, None).gaps[0].what
 
 
-def test_a_fine_tuning_whose_folder_holds_another_one_differs(run):
+@pytest.mark.parametrize("change", [{"fingerprint": "0" * 32}, {"recipe": {"epochs": 7}}, {"start": {"role": "x"}}])
+def test_a_fine_tuning_whose_claim_was_edited_differs(run, change):
     claim = run / "finetuned" / "student" / "finetune.json"
-    claim.write_text(json.dumps({**json.loads(claim.read_text()), "fingerprint": "0" * 32}))
+    claim.write_text(json.dumps({**json.loads(claim.read_text()), **change}))
+    assert marks(result_links(read_run(run, "scenes")))["finetuned/student/result.json"] == "differs"
+
+
+def test_a_fine_tuning_whose_folder_holds_another_one_differs(run):
+    teacher, student = (run / "finetuned" / role / "finetune.json" for role in ("teacher", "student"))
+    student.write_bytes(teacher.read_bytes())
     assert marks(result_links(read_run(run, "scenes")))["finetuned/student/result.json"] == "differs"
 
 
