@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from caev2.report.drawing.bars import Bar, bar_chart
 from caev2.report.drawing.frame import figure
 from caev2.report.drawing.markup import Html, joined, tag
-from caev2.report.drawing.strip import heat_strip
+from caev2.report.drawing.strip import WORDY, heat_strip
 from caev2.report.reading.files import Gap
 from caev2.report.reading.results import Entry, Result
 from caev2.report.reading.runs import RunFolder
@@ -72,6 +72,7 @@ def _show(group: Sequence[Result]) -> Html:
     named = list(zip(short_names(entries), entries, strict=True))
     evaluations = list(dict.fromkeys(name for result in group for name in result.evaluations))
     rows = [(_say_name(entry, entries), *(_say(entry, name) for name in evaluations)) for entry in entries]
+    is_folded = first.file.startswith("results/") and len(first.classes) > WORDY  # of the latest one alone
     numbers = table(("", *evaluations), rows, about=say_title(group))
     drawn = [_bars(named, name) for name in evaluations]
     shown = [charts(drawn), numbers] if drawn else [numbers]
@@ -80,7 +81,7 @@ def _show(group: Sequence[Result]) -> Html:
         tag("h4", say_title(group)),
         tag("p", _say_images(first), class_="images"),
         tag("div", shown, class_="pair") if len(drawn) == 1 else shown,
-        _classes(named, evaluations, first.classes),
+        None if is_folded else _classes(named, evaluations, first.classes),
     )
 
 
