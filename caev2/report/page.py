@@ -45,6 +45,9 @@ def page_of(title: str, subtitle: str, sections: Sequence[Section]) -> bytes:
         ),
         tag("nav", tag("ul", links), aria_label="Sections"),
         tag("main", [one.markup() for one in sections], id="content"),
-        tag("footer", tag("p", "Made by caev2 report from files alone; the same files give the same bytes.")),
+        tag(
+            "footer",
+            tag("p", "Made by caev2 report from files alone; on the same machine the same files give the same bytes."),
+        ),
     )
     return (joined([Html("<!doctype html>\n"), tag("html", head, body, lang="en"), Html("\n")])).encode()

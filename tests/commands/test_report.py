@@ -57,8 +57,9 @@ def test_a_study_is_a_page(tmp_path):
     assert caev2("report", tmp_path / "study", tmp_path / "page.html").exit_code == 0
     page = Page((tmp_path / "page.html").read_bytes())
     assert "Which tokens are supervised" in page.by_id["ablations"]
-    for section in ("curves", "probes", "pictures", "store"):
-        assert "No run was named by itself" in page.by_id[section]
+    assert list(page.by_id) == ["summary", "ablations", "provenance", "environment", "reproduce"]
+    assert [link["href"] for link in page.tags("a")][1:] == [f"#{name}" for name in page.by_id]
+    assert "No run was named by itself" in page.by_id["summary"]
 
 
 def test_a_folder_that_is_no_run_is_refused(images, tmp_path):

@@ -189,9 +189,11 @@ def make_picture(path: Path, width: int = 900, height: int = 300) -> None:
     Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST).save(path)
 
 
-def make_run(folder: Path, recipe: PretrainRecipe = DEMO, *, classes=CLASSES, step: int = STEPS) -> RunIdentity:
-    """A run that was trained, probed, segmented, fine-tuned and shown; its store lies beside it."""
-    identity = identity_of(recipe, make_store(folder.parent / "store"))
+def make_run(
+    folder: Path, recipe: PretrainRecipe = DEMO, *, classes=CLASSES, step: int = STEPS, beside: bool = True
+) -> RunIdentity:
+    """A run that was trained, probed, segmented, fine-tuned and shown; unless told otherwise, its store lies beside it."""
+    identity = identity_of(recipe, make_store(folder.parent / "store") if beside else manifest_of())
     folder.mkdir(parents=True)
     claim_run(folder, identity)
     write_log(folder)

@@ -189,7 +189,8 @@ def _store_link(run: RunFolder, store: StoreFolder) -> Link:
     )
     if identity is not None and not identity.store_fingerprint:
         checks = (Check(mark="not at hand", words="the run was not trained on a store"),)
-    about = () if manifest is None else (f"{manifest.images:,} images × {manifest.views} views, {manifest.layout}",)
+    own = store.manifest
+    about = () if own is None else (f"{own.images:,} images × {own.views} views, {own.layout}",)
     return Link(
         kind="store",
         title="targets and views",

@@ -53,7 +53,7 @@ def ablations_section(grids: Sequence[Grid]) -> Section:
 
 def _pictures(grid: Grid, outcome: GridOutcome) -> list[tuple[Path, str]]:
     """Files and captions of what the page does not draw itself."""
-    drawn = {f"bars-{metric}" for metric in outcome.metrics[:_SHOWN_BARS]}
+    drawn = {f"bars-{metric.replace(' ', '-')}" for metric in outcome.metrics[:_SHOWN_BARS]}
     return [(path, f"{path.stem} of the grid {grid.name}") for path in grid.pictures if path.stem not in drawn]
 
 

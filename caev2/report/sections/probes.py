@@ -27,7 +27,7 @@ def probes_section(runs: Sequence[RunFolder]) -> Section:
     """Every result of every run; of several fine-tunings one table."""
     body: list[Html] = []
     for run in runs:
-        found = [_show(group) for group in grouped(run.results)]
+        found = [_show(group, "h4" if len(runs) > 1 else "h3") for group in grouped(run.results)]
         if found:
             body += [tag("h3", run.name)] if len(runs) > 1 else []
             body += found
@@ -66,7 +66,7 @@ def _question(result: Result) -> tuple[str, ...]:
     return (json.dumps(recipe, sort_keys=True), *images)
 
 
-def _show(group: Sequence[Result]) -> Html:
+def _show(group: Sequence[Result], heading: str) -> Html:
     first = group[0]
     entries = [entry for result in group for entry in result.entries]
     named = list(zip(short_names(entries), entries, strict=True))
@@ -78,7 +78,7 @@ def _show(group: Sequence[Result]) -> Html:
     shown = [charts(drawn), numbers] if drawn else [numbers]
     return tag(
         "article",
-        tag("h4", say_title(group)),
+        tag(heading, say_title(group)),
         tag("p", _say_images(first), class_="images"),
         tag("div", shown, class_="pair") if len(drawn) == 1 else shown,
         None if is_folded else _classes(named, evaluations, first.classes),
