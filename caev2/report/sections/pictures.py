@@ -145,7 +145,7 @@ def _smaller(image: "Image", most_bytes: int) -> Picture:
 
     whole = Image.new("RGB", image.size, "white")
     whole.paste(image, mask=image.getchannel("A"))
-    for width in _WIDTHS_PX:
+    for width in dict.fromkeys(min(one, image.width) for one in _WIDTHS_PX):
         whole.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
         for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
             written = io.BytesIO()
