@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,9 @@ def read_outcome(folder: Path) -> GridOutcome:
         axes = tuple(Axis(**{**axis, "values": tuple(axis["values"])}) for axis in found.pop("axes"))
         runs = tuple(_run(one) for one in found.pop("runs"))
         lists = {name: tuple(found.pop(name)) for name in ("metrics", "seeds")}
-        return GridOutcome(axes=axes, runs=runs, **lists, **found)
+        outcome = GridOutcome(axes=axes, runs=runs, **lists, **found)
+        _refuse_other_types(outcome)
+        return outcome
     except OSError as problem:
         raise ConfigError(f"{path} cannot be read: {problem.strerror}. Run `caev2 ablate` first.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
@@ -148,3 +150,42 @@ def outcomes_below(out: Path, warn: Callable[[str], None]) -> list[GridOutcome]:
 def _run(found: dict[str, Any]) -> RunOutcome:
     scores = {name: Score(**score) for name, score in found.pop("scores").items()}
     return RunOutcome(scores=scores, **found)
+
+
+_TEXT, _WHOLE, _NUMBER = (str,), (int,), (int, float)
+_MAYBE = (type(None),)
+
+
+def _refuse_other_types(outcome: GridOutcome) -> None:
+    """Refuse values that tables and pages could not be made of.
+
+    Raises:
+        TypeError: A value is of another type.
+    """
+    _expect(outcome, _TEXT, "grid", "title", "claim", "source", "baseline")
+    _expect(outcome, (bool,), "quick")
+    _expect(outcome, _WHOLE + _MAYBE, "val_images")
+    _expect_all("metrics", outcome.metrics, _TEXT)
+    _expect_all("seeds", outcome.seeds, _WHOLE)
+    for axis in outcome.axes:
+        _expect(axis, _TEXT, "name", "baseline")
+        _expect_all("values", axis.values, _TEXT)
+    for run in outcome.runs:
+        _expect(run, _TEXT, "name", "variant", "fingerprint")
+        _expect(run, _WHOLE, "seed")
+        _expect(run, _TEXT + _MAYBE, "store", "failure")
+        _expect(run, (dict,), "settings", "recipe")
+        for score in run.scores.values():
+            _expect(score, _NUMBER, "value")
+            _expect(score, _NUMBER + _MAYBE, "low", "high")
+
+
+def _expect(one: Any, kinds: tuple[type, ...], *names: str) -> None:
+    for name in names:
+        _expect_all(name, (getattr(one, name),), kinds)
+
+
+def _expect_all(name: str, values: Iterable[Any], kinds: tuple[type, ...]) -> None:
+    for value in values:
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(f"{name} is {value!r:.60}")

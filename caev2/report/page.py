@@ -47,7 +47,10 @@ def page_of(title: str, subtitle: str, sections: Sequence[Section]) -> bytes:
             ),
             tag("nav", tag("ul", links), aria_label="Sections"),
             tag("main", [one.markup() for one in sections], id="content"),
-            tag("footer", tag("p", "Made by caev2 report from files alone; the same files give the same bytes.")),
+            tag(
+                "footer",
+                tag("p", "Made by caev2 report from files alone; on one machine the same files give the same bytes."),
+            ),
         ),
         without_folders,
     )

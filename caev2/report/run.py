@@ -1,14 +1,16 @@
 """Run folders, demos and studies → one HTML file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from caev2.errors import ConfigError
+from caev2.errors import Caev2Error, ConfigError
 from caev2.report.page import page_of
 from caev2.report.reading.environment import describe_machine
-from caev2.report.reading.files import name_of_folder
+from caev2.report.reading.files import Gap, name_of_folder
 from caev2.report.reading.runs import RunFolder, is_run, read_run
+from caev2.report.reading.shapes import WRONG
 from caev2.report.reading.stores import read_store
 from caev2.report.reading.studies import Grid, find_grids, read_grid
 from caev2.report.sections.ablations import ablations_section
@@ -22,6 +24,9 @@ from caev2.report.sections.section import Section
 from caev2.report.sections.stores import stores_section
 from caev2.report.sections.summary import summary_section
 from caev2.store.disk import write_whole, writing
+
+_OF_RUNS = ("Curves", "Probes", "Pictures", "Store")
+"""Sections that a page of grids alone does without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,19 +110,32 @@ def _told_apart(folders: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 
 def sections_of(runs: Sequence[RunFolder], grids: Sequence[Grid]) -> list[Section]:
-    """Everything there is to show, in the order of the page."""
-    stores = {run.name: read_store(run.store) for run in runs}
-    return [
-        summary_section(runs, stores, grids),
-        curves_section(runs),
-        probes_section(runs),
-        ablations_section(grids),
-        pictures_section(runs),
-        stores_section(runs, stores),
-        provenance_section(runs, stores, grids),
-        environment_section(describe_machine()),
-        reproduce_section(runs, stores, grids),
-    ]
+    """Everything there is to show, in the order of the page; of grids alone, what is about them."""
+    stores = {run.name: read_store(run.store, run.identity) for run in runs}
+    made = {
+        "Summary": partial(summary_section, runs, stores, grids),
+        "Curves": partial(curves_section, runs),
+        "Probes": partial(probes_section, runs),
+        "Ablations": partial(ablations_section, grids),
+        "Pictures": partial(pictures_section, runs),
+        "Store": partial(stores_section, runs, stores),
+        "Provenance": partial(provenance_section, runs, stores, grids),
+        "Environment": lambda: environment_section(describe_machine()),
+        "Reproduce": partial(reproduce_section, runs, stores, grids),
+    }
+    return [_guarded(title, make) for title, make in made.items() if runs or title not in _OF_RUNS]
+
+
+def _guarded(title: str, make: Callable[[], Section]) -> Section:
+    """A section, or why there is none: what is wrong with one file leaves the other sections as they are."""
+    try:
+        return make()
+    except (Caev2Error, *WRONG) as problem:
+        what = f"Something in the files of this section is not what caev2 writes ({type(problem).__name__})."
+        again = "Restore them from a copy, or make them again."
+        return Section(
+            id=title.lower(), title=title, about="Nothing can be shown.", body=(), gaps=(Gap(what=f"{what} {again}"),)
+        )
 
 
 def _titles(runs: Sequence[RunFolder], grids: Sequence[Grid]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ def test_a_run_that_was_trained_and_probed_is_a_page_whose_every_hash_agrees(run
     assert "agrees" in page.by_id["provenance"]
     for mark in ("✗ differs", "older checkpoint", "– not at hand"):
         assert mark not in page.by_id["provenance"]
-    assert "--k 3 --pixels" in page.by_id["reproduce"] or "--pixels 32 --kind knn --k 3" in page.by_id["reproduce"]
+    assert "--pixels 32 --kind knn --k 3" in page.by_id["reproduce"]
 
 
 def test_every_printed_command_is_one(run, tmp_path):
@@ -57,8 +57,9 @@ def test_a_study_is_a_page(tmp_path):
     assert caev2("report", tmp_path / "study", tmp_path / "page.html").exit_code == 0
     page = Page((tmp_path / "page.html").read_bytes())
     assert "Which tokens are supervised" in page.by_id["ablations"]
-    for section in ("curves", "probes", "pictures", "store"):
-        assert "No run was named by itself" in page.by_id[section]
+    assert list(page.by_id) == ["summary", "ablations", "provenance", "environment", "reproduce"]
+    assert [link["href"] for link in page.tags("a")][1:] == [f"#{name}" for name in page.by_id]
+    assert "No run was named by itself" in page.by_id["summary"]
 
 
 def test_a_folder_that_is_no_run_is_refused(images, tmp_path):

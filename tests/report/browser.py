@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+ANSWER_S = 120
+"""After which a browser that says nothing is given up."""
 REQUIRED = "CAEV2_BROWSER_REQUIRED"
 """Set to 1: a machine without a browser fails the tests that need one."""
 _FLAGS = (
@@ -50,6 +53,8 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._left:
+            ready, _, _ = select.select([self._of], [], [], ANSWER_S)
+            assert ready, f"the browser has said nothing for {ANSWER_S} seconds"
             more = os.read(self._of, 1 << 16)
             assert more, "the browser has ended"
             self._left += more
@@ -61,6 +66,7 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.events = []  # of the page before
         self.call("Page.navigate", url=page.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from caev2.ablate.finding import scores_of
 from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score, write_outcome
 from caev2.eval.entrants import RunFacts, sha256_of_file
 from caev2.eval.finetuning.recipes import DEMO as FINETUNE
@@ -159,8 +160,8 @@ def segmentation_result(facts: RunFacts | None) -> SegmentationResult:
     )  # fmt: skip
 
 
-def make_tuned(folder: Path, role, value: float, facts: RunFacts | None = None) -> None:
-    recipe = dataclasses.replace(FINETUNE, epochs=5)
+def make_tuned(folder: Path, role, value: float, facts: RunFacts | None = None, epochs: int = 5) -> None:
+    recipe = dataclasses.replace(FINETUNE, epochs=epochs)
     claim = {
         "start": {"role": role, "digest": "5d" * 16},
         "recipe": {**to_mapping(recipe, result_only=True), "precision": "fp32"},
@@ -188,9 +189,11 @@ def make_picture(path: Path, width: int = 900, height: int = 300) -> None:
     Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST).save(path)
 
 
-def make_run(folder: Path, recipe: PretrainRecipe = DEMO, *, classes=CLASSES, step: int = STEPS) -> RunIdentity:
-    """A run that was trained, probed, segmented, fine-tuned and shown; its store lies beside it."""
-    identity = identity_of(recipe, make_store(folder.parent / "store"))
+def make_run(
+    folder: Path, recipe: PretrainRecipe = DEMO, *, classes=CLASSES, step: int = STEPS, beside: bool = True
+) -> RunIdentity:
+    """A run that was trained, probed, segmented, fine-tuned and shown; unless told otherwise, its store lies beside it."""
+    identity = identity_of(recipe, make_store(folder.parent / "store") if beside else manifest_of())
     folder.mkdir(parents=True)
     claim_run(folder, identity)
     write_log(folder)
@@ -212,6 +215,32 @@ GRID = {
 WEIGHTS = {"both": {}, "visible": {"masked_weight": 0.0}, "masked": {"visible_weight": 0.0}}
 
 
+def make_judged(folder: Path, identity: RunIdentity, numbers: dict[str, float]) -> None:
+    """A run of a grid, whose student has these accuracies and whose log ends with this cosine."""
+    folder.mkdir(parents=True)
+    claim_run(folder, identity)
+    student = _judged("student", 2, CLASSES)
+    accuracy = {
+        name: dataclasses.replace(wilson(round(numbers[name] * VAL), VAL), value=numbers[name])
+        for name in ("knn", "linear")
+    }
+    student = dataclasses.replace(
+        student, accuracy=accuracy, draws={}, per_class={name: student.per_class[name] for name in accuracy}
+    )
+    facts = facts_of(identity, make_checkpoint(folder, identity, 10), 10)
+    save_result(
+        probe_result(facts, subjects=(student,), settings=settings_of(("knn", "linear"), ProbeSettings())), folder
+    )
+    record = {"step": 9, "epoch": 0, "loss": 0.5, "cosine_masked": numbers["cosine_masked"], "images_per_s": 100.0}
+    (folder / "log.jsonl").write_text(json.dumps(record) + "\n")
+
+
+def scores_made(folder: Path) -> dict[str, Score]:
+    """What `caev2 ablate` reads of such a run."""
+    found = scores_of(folder, json.loads((folder / "result.json").read_text()), ("knn", "linear"), 10)
+    return {name: score for name, score in found.items() if name != "loss"}
+
+
 def make_study(out: Path, grid: str = "supervision", *, failing: str | None = None) -> GridOutcome:
     """The folder of `caev2 ablate` with one grid of three variants and three seeds, and its runs."""
     runs = []
@@ -222,11 +251,9 @@ def make_study(out: Path, grid: str = "supervision", *, failing: str | None = No
             identity = identity_of(recipe)
             folder = out / "runs" / identity.fingerprint()
             if not folder.exists():
-                folder.mkdir(parents=True)
-                claim_run(folder, identity)
-                save_result(probe_result(facts_of(identity, make_checkpoint(folder, identity, 10), 10)), folder)
+                make_judged(folder, identity, {name: values[seed] for name, values in metrics.items()})
             failed = failing if variant == "masked" and seed == 2 else None
-            scores = {} if failed else {name: Score(value=values[seed]) for name, values in metrics.items()}
+            scores = {} if failed else scores_made(folder)
             runs.append(
                 RunOutcome(
                     name=f"{grid}/tokens={variant}/seed={seed}",

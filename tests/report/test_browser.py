@@ -7,6 +7,7 @@ import pytest
 
 from caev2.report.run import report
 from tests.report.browser import REQUIRED, Browser, browsing, find_browser
+from tests.report.made_up import make_run
 
 pytestmark = pytest.mark.slow
 
@@ -19,6 +20,15 @@ def page(made, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "page.html"
     report([made / "scenes", made / "study"], path)
     return path
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A page of a run that was judged by a thousand classes."""
+    folder = tmp_path_factory.mktemp("many")
+    make_run(folder / "large" / "run", classes=tuple(f"class {number}" for number in range(1000)))
+    report([folder / "large"], folder / "page.html")
+    return folder / "page.html"
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +51,31 @@ def complaints(browser: Browser) -> list:
     return [*said, *spoken, *browser.happened("Runtime.exceptionThrown")]
 
 
+def fetched(browser: Browser) -> list[str]:
+    """Every address that was asked for."""
+    return [event["request"]["url"] for event in browser.happened("Network.requestWillBeSent")]
+
+
+def test_a_page_that_complains_and_asks_a_network_would_be_seen(browser, tmp_path):
+    (tmp_path / "bad.html").write_text('<img src="http://127.0.0.1:9/"><script>console.error("no")</script>')
+    browser.open(tmp_path / "bad.html")
+    assert "http://127.0.0.1:9/" in fetched(browser)
+    assert len(complaints(browser)) >= 2
+
+
 def test_every_section_is_seen_nothing_complains_and_no_request_leaves(browser, page):
     browser.open(page)
-    seen = browser.ask(
-        "Object.fromEntries([...document.querySelectorAll('section')].map("
-        "one => [one.id, one.innerText.length * (one.offsetHeight > 80)]))"
+    shown = browser.ask(
+        "Object.fromEntries([...document.querySelectorAll('section')].map(one => [one.id,"
+        " one.offsetHeight > 80 && !one.querySelector('.none')"
+        " && [...one.querySelectorAll('svg, table, img, pre, dl')].some(each => each.offsetHeight > 10)]))"
     )
-    assert list(seen) == SECTIONS
-    assert all(letters > 100 for letters in seen.values()), seen
+    assert shown == dict.fromkeys(SECTIONS, True)
     assert browser.ask("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
     assert complaints(browser) == []
-    asked = [event["request"]["url"] for event in browser.happened("Network.requestWillBeSent")]
+    asked = fetched(browser)
     assert page.resolve().as_uri() in asked
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in asked if url != page.resolve().as_uri() and not url.startswith("data:")] == []
 
 
 @pytest.mark.parametrize("width", [PHONE_PX, 320, 768, 1200])
@@ -68,6 +90,17 @@ def test_the_page_is_never_wider_than_the_screen(browser, page, width):
         "}).length"
     )
     assert outside == 0
+
+
+@pytest.mark.parametrize("width", [PHONE_PX, 718])
+def test_strips_of_a_thousand_classes_fit_on_screen_and_paper(browser, many, width):
+    browser.open(many, width=width)
+    browser.call("Emulation.setEmulatedMedia", media="print" if width == 718 else "")  # 718 px: A4 within its margins
+    try:
+        assert browser.ask("document.querySelectorAll('.strip.fine img').length") >= 8
+        assert browser.ask("[...document.querySelectorAll('.strip.fine')].every(one => one.offsetWidth <= innerWidth)")
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_letters_of_drawings_are_large_enough_on_a_phone_and_within_their_drawing(browser, page):
@@ -92,6 +125,10 @@ def test_the_navigation_leads_to_sections_that_can_be_seen(browser, page):
         assert 0 <= top < 400, name
 
 
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
 def luminance(colour: str) -> float:
     red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", colour)[:3])
     linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in (red, green, blue)]
@@ -105,8 +142,28 @@ def test_words_can_be_told_from_paper_as_wcag_asks(browser, page, dark):
     assert (paper < 0.1) is dark
     for selector in ("body", ".about", ".images", "nav a", ".verdict.worse", "td small", ".kicker"):
         ink = luminance(browser.ask(f"getComputedStyle(document.querySelector('{selector}')).color"))
-        high, low = max(ink, paper), min(ink, paper)
-        assert (high + 0.05) / (low + 0.05) >= 4.5, selector
+        assert contrast(ink, paper) >= 4.5, selector
+
+
+def over(colour: str, paper: str) -> str:
+    """A colour that may be seen through, on paper."""
+    *channels, opacity = [float(part) for part in re.findall(r"[\d.]+", colour)] + ([] if "rgba" in colour else [1.0])
+    below = [float(part) for part in re.findall(r"[\d.]+", paper)]
+    return " ".join(
+        str(round(top * opacity + under * (1 - opacity))) for top, under in zip(channels, below, strict=False)
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_numbers_in_cells_of_every_shade_can_be_read(browser, page, dark):
+    browser.open(page, dark=dark)
+    paper = browser.ask("getComputedStyle(document.body).backgroundColor")
+    for level in range(10):
+        cell = browser.ask(
+            f"(() => {{ const one = document.querySelector('td.heat'); one.className = 'heat heat-{level}';"
+            " const style = getComputedStyle(one); return [style.color, style.backgroundColor] })()"
+        )
+        assert contrast(luminance(cell[0]), luminance(over(cell[1], paper))) >= 4.5, level
 
 
 def test_it_prints_on_several_light_pages_without_navigation_and_with_whole_drawings(browser, page):
@@ -122,5 +179,6 @@ def test_it_prints_on_several_light_pages_without_navigation_and_with_whole_draw
         assert browser.ask(whole)
         hidden = "[...document.querySelectorAll('details svg, details td, details pre')].filter(one => !one.offsetHeight).length"
         assert browser.ask(hidden) == 0
+        assert browser.ask("[...document.querySelectorAll('summary')].every(one => one.offsetHeight > 0)")
     finally:
         browser.call("Emulation.setEmulatedMedia", media="")

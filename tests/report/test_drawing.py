@@ -1,11 +1,15 @@
 """Markup and drawings: what is text stays text, and marks are where the numbers are."""
 
+import base64
+import io
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from caev2.report.drawing.bars import Bar, bar_chart
 from caev2.report.drawing.lines import Line, line_chart, spread_apart, thinned
@@ -113,11 +117,24 @@ def test_a_drawing_says_its_numbers_to_those_who_do_not_see_it():
 
 
 def test_a_strip_is_darker_where_the_share_is_higher_and_says_classes_without_images():
-    drawn = heat_strip({"student": (0.0, 0.55, 1.0, None)}, ("a", "b", "c", "d"), "linear")
+    drawn = heat_strip([("student", (0.0, 0.55, 1.0, None))], ("a", "b", "c", "d"), "linear")
     assert drawn is not None
     assert re.findall(r"heat-(\d)", drawn) == ["0", "5", "9"]
     assert "d: no images" in drawn
 
 
 def test_a_strip_of_more_classes_than_anybody_reads_is_left_out():
-    assert heat_strip({"student": (0.5,) * 1001}, ("x",) * 1001, "linear") is None
+    assert heat_strip([("student", (0.5,) * 1001)], ("x",) * 1001, "linear") is None
+
+
+def test_of_many_classes_there_is_a_picture_a_row_with_a_pixel_a_class_as_opaque_as_the_share_is_high():
+    shares = (*(number / 99 for number in range(100)), None)
+    drawn = heat_strip([("student", shares), ("teacher", (0.5,) * 101)], tuple(map(str, range(101))), "linear")
+    assert drawn is not None
+    assert len(drawn) < 3_000
+    sources = re.findall(r'src="data:image/png;base64,([^"]+)"', drawn)
+    assert len(sources) == 2
+    opacity = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0]))))[0, :, 3]
+    assert (opacity[:-1] == sorted(opacity[:-1])).all()
+    assert (opacity[0], opacity[99], opacity[100]) == (13, 255, 0)
+    assert "linear, student: 101 classes, 0 to 100 %" in drawn

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from caev2.ablate.outcome import read_outcome, write_outcome
+from caev2.ablate.outcome import Score, read_outcome, write_outcome
 from caev2.errors import ConfigError
+from caev2.eval.entrants import sha256_of_file
 from caev2.eval.result import save_result
 from caev2.pretrain.identity import read_identity
 from caev2.report.run import report
-from tests.report.made_up import STEPS, facts_of, make_picture, make_run, probe_result
+from tests.report.made_up import STEPS, TEACHER, facts_of, make_picture, make_run, probe_result
 from tests.report.reading_pages import Page
 
 SECTIONS = ["summary", "curves", "probes", "ablations", "pictures", "store", "provenance", "environment", "reproduce"]
@@ -42,7 +43,7 @@ def test_the_numbers_of_the_files_are_on_the_page(made, tmp_path):
     assert "86.8–88.6" in page.by_id["probes"]
     assert "TrainingDiverged" in page.by_id["ablations"]
     assert "40.4 ± 0.5" in page.by_id["ablations"]
-    assert "−12.1 ± 0.3" in page.by_id["ablations"]
+    assert "-12.1 ± 0.3" in page.by_id["ablations"]
     assert "1.04 %" in page.by_id["store"]
     assert read_identity(made / "scenes" / "run").fingerprint() in page.by_id["provenance"]
     assert "caev2 pretrain STORE RUN --images IMAGES --recipe demo" in page.by_id["reproduce"]
@@ -171,7 +172,28 @@ def test_runs_of_a_grid_are_compared_with_their_folders(study, tmp_path):
     found = page_of(study, out=tmp_path / "page.html").by_id["provenance"]
     assert found.count("its folder is not there") == 1
     assert found.count("its run.json does not hold its fingerprint") == 1
-    assert found.count("in all 4 comparisons") == 7
+    assert found.count("in all 7 comparisons") == 6
+    assert found.count("in all 6 comparisons") == 1  # the one that failed shows no numbers
+
+
+def test_a_number_of_a_grid_that_its_run_does_not_give_differs(study, tmp_path):
+    outcome = read_outcome(study / "supervision")
+    first = outcome.runs[0]
+    changed = dataclasses.replace(first, scores={**first.scores, "knn": Score(value=0.9), "1-shot": Score(value=0.5)})
+    write_outcome(dataclasses.replace(outcome, runs=(changed, *outcome.runs[1:])), study / "supervision")
+    found = page_of(study, out=tmp_path / "page.html").by_id["provenance"]
+    assert "knn is 0.9, and 0.52 in the run’s own files" in found
+    assert found.count("✗ differs") == 2  # of the run, and in the count of all
+    assert found.count("in all 7 comparisons") == 7
+
+
+def test_the_chain_of_a_grid_has_checkpoints_stores_and_teachers(study, tmp_path):
+    found = page_of(study, out=tmp_path / "page.html").by_id["provenance"]
+    for one in read_outcome(study / "supervision").runs:
+        run = study / "runs" / one.fingerprint
+        assert sha256_of_file(next((run / "checkpoints").iterdir())) in found
+        assert read_identity(run).store_digest in found
+    assert str(TEACHER["sha256"]) in found
 
 
 def test_huge_pictures_become_smaller_and_the_page_stays_small(run, tmp_path):
@@ -185,6 +207,52 @@ def test_huge_pictures_become_smaller_and_the_page_stays_small(run, tmp_path):
     widths = [int(picture["width"] or 0) for picture in Page((tmp_path / "page.html").read_bytes()).tags("img")]
     assert 1200 in widths
     assert max(widths) <= 1600
+
+
+def test_what_the_page_draws_itself_is_not_embedded_as_well(run, study, tmp_path):
+    for path in (run / "loss.png", run / "accuracy.png", study / "supervision" / "bars-knn.png"):
+        make_picture(path)
+    make_picture(study / "supervision" / "bars-cosine_masked.png")  # the third metric is drawn by nobody else
+    page = page_of(run, study, out=tmp_path / "page.html")
+    captions = [str(picture["alt"]) for picture in page.tags("img")]
+    assert not any("Loss and" in one or "Every evaluation" in one or "bars-knn" in one for one in captions)
+    assert any("bars-cosine_masked" in one for one in captions)
+
+
+def test_runs_with_more_pictures_than_a_page_has_room_for_show_some_of_each_and_say_so(tmp_path):
+    import numpy as np
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (266, 480, 3), dtype=np.uint8))
+    noise.save(tmp_path / "noise.png")
+    for number in range(2):
+        make_run(tmp_path / f"run-{number}", beside=False)
+        for name in range(22):
+            shutil.copy(tmp_path / "noise.png", tmp_path / f"run-{number}" / "pictures" / f"{name}.png")
+    places = [tmp_path / f"run-{number}" for number in range(2)]
+    result = report(places, tmp_path / "page.html")
+    assert result.bytes < 10_000_000
+    assert any("pictures of run-1 are left out" in one for one in result.missing)
+
+
+def test_of_many_classes_an_earlier_result_has_numbers_alone(run, tmp_path):
+    classes = tuple(f"class {number}" for number in range(100))
+    facts = facts_of(read_identity(run), run / "checkpoints" / f"step-{STEPS:09d}.safetensors", STEPS)
+    for seed in range(3):
+        save_result(probe_result(facts, classes, seed=seed), run)
+    page = page_of(run, out=tmp_path / "page.html")
+    assert page.by_id["probes"].count("kept from an earlier question") >= 2
+    strips = [picture for picture in page.tags("img") if "100 classes" in str(picture["alt"])]
+    assert len(strips) == 23  # four who were judged in six evaluations; pixels have no tokens to attend to
+
+
+def test_a_gap_stands_in_its_own_section_alone(run, tmp_path):
+    (run / "log.jsonl").write_text("nothing\n{}\n")
+    (run / "finetuned" / "started").mkdir()
+    shutil.copy(run / "finetuned" / "student" / "finetune.json", run / "finetuned" / "started")
+    found = page_of(run, out=tmp_path / "page.html").by_id
+    assert "log.jsonl" in found["curves"]
+    assert "log.jsonl" not in found["probes"]
+    assert "finetuned/started has no result yet." in found["probes"]
 
 
 def test_two_runs_of_one_name_are_told_apart(made, tmp_path):

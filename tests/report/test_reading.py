@@ -12,11 +12,11 @@ from caev2.ablate.differences import find_differences
 from caev2.ablate.outcome import read_outcome
 from caev2.eval.result import save_result
 from caev2.pretrain.identity import read_identity
-from caev2.report.reading.checks import chain_of, result_links, worst
+from caev2.report.reading.chain import chain_of, result_links, worst
 from caev2.report.reading.files import scrubbed, without_folders
 from caev2.report.reading.results import read_results
 from caev2.report.reading.runs import read_run
-from caev2.report.reading.stores import read_store
+from caev2.report.reading.stores import StoreFolder, read_store
 from caev2.report.sections.probes import grouped
 from caev2.report.sections.summary import say_order
 from tests.report.made_up import STEPS, facts_of, identity_of, make_checkpoint, make_tuned, probe_result
@@ -53,7 +53,7 @@ def marks(links) -> dict[str, str]:
 
 def test_everything_that_was_just_made_agrees(run):
     read = read_run(run, "scenes")
-    assert {worst(link.checks) for link in chain_of(read, read_store(read.store))} == {"agrees"}
+    assert {worst(link.checks) for link in chain_of(read, read_store(read.store, read.identity))} == {"agrees"}
     found = marks(result_links(read))
     assert (found["result.json"], found["segmentation.json"]) == ("agrees", "agrees")
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_that_is_gone_is_not_at_hand(run):
         path.unlink()
     read = read_run(run, "scenes")
     assert marks(result_links(read))["result.json"] == "not at hand"
-    assert worst(chain_of(read, read_store(None))[0].checks) == "not at hand"
+    assert worst(chain_of(read, read_store(None, None))[0].checks) == "not at hand"
 
 
 def test_a_checkpoint_that_was_written_again_differs(run):
@@ -79,9 +79,36 @@ def test_a_checkpoint_that_was_written_again_differs(run):
     assert marks(result_links(read_run(run, "scenes")))["result.json"] == "differs"
 
 
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_a_checkpoint_that_was_cut_off_differs(run, is_judged):
+    path = next((run / "checkpoints").iterdir())
+    path.write_bytes(path.read_bytes()[:-4])
+    if not is_judged:
+        for result in (run / "result.json", run / "segmentation.json", *(run / "results").iterdir()):
+            result.unlink()
+    assert worst(chain_of(read_run(run, "scenes"), StoreFolder(manifest=None))[0].checks) == "differs"
+
+
+def test_of_a_checkpoint_with_another_byte_a_result_knows_and_a_header_alone_does_not(run):
+    path = next((run / "checkpoints").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    assert worst(chain_of(read_run(run, "scenes"), StoreFolder(manifest=None))[0].checks) == "differs"
+    for result in (run / "result.json", run / "segmentation.json", *(run / "results").iterdir()):
+        result.unlink()
+    (check,) = chain_of(read_run(run, "scenes"), StoreFolder(manifest=None))[0].checks
+    assert "nothing but the header was read" in check.words
+
+
+def test_what_was_compared_as_recorded_does_not_say_that_it_was_computed(run):
+    read = read_run(run, "scenes")
+    store, teacher = chain_of(read, read_store(read.store, read.identity))[2:]
+    assert any("record the same root digest (`caev2 store verify` reads the rows)" in one.words for one in store.checks)
+    assert [one.words for one in teacher.checks] == ["run and store record the same sha256 (no weights were read)"]
+
+
 def test_a_checkpoint_of_another_run_differs(run):
     make_checkpoint(run, dataclasses.replace(identity_of(), init_from="ab" * 16), STEPS + 1)
-    assert worst(chain_of(read_run(run, "scenes"), read_store(None))[0].checks) == "differs"
+    assert worst(chain_of(read_run(run, "scenes"), read_store(None, None))[0].checks) == "differs"
 
 
 def test_a_result_of_another_run_differs(run):
@@ -94,12 +121,12 @@ def test_a_result_of_another_run_differs(run):
 def test_another_store_and_another_teacher_differ(run, tmp_path):
     manifest = json.loads((run.parent / "store" / "manifest.json").read_text())
     read = read_run(run, "scenes")
-    store = read_store(read.store)
-    assert store.manifest is not None
-    target = store.manifest.spec.targets["projected"]
+    store = read_store(read.store, read.identity)
+    assert store.given is not None
+    target = store.given.spec.targets["projected"]
     teacher = dataclasses.replace(target, teacher={**target.teacher, "sha256": "0" * 64})
-    spec = dataclasses.replace(store.manifest.spec, targets={"projected": teacher})
-    other = dataclasses.replace(store, manifest=dataclasses.replace(store.manifest, spec=spec, root_digest="0" * 64))
+    spec = dataclasses.replace(store.given.spec, targets={"projected": teacher})
+    other = dataclasses.replace(store, given=dataclasses.replace(store.given, spec=spec, root_digest="0" * 64))
     links = chain_of(read, other)
     assert [worst(link.checks) for link in links[-2:]] == ["differs", "differs"]
     assert manifest["root_digest"] != "0" * 64
@@ -107,13 +134,20 @@ def test_another_store_and_another_teacher_differ(run, tmp_path):
 
 def test_a_store_that_is_not_given_is_not_at_hand(run):
     read = read_run(run, "scenes")
-    assert [worst(link.checks) for link in chain_of(read, read_store(None))[-2:]] == ["not at hand"] * 2
-    assert "Not given" in read_store(None).gaps[0].what
+    assert [worst(link.checks) for link in chain_of(read, read_store(None, None))[-2:]] == ["not at hand"] * 2
+    assert "Not given" in read_store(None, None).gaps[0].what
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "0" * 32}, {"recipe": {"epochs": 7}}, {"start": {"role": "x"}}])
+def test_a_fine_tuning_whose_claim_was_edited_differs(run, change):
+    claim = run / "finetuned" / "student" / "finetune.json"
+    claim.write_text(json.dumps({**json.loads(claim.read_text()), **change}))
+    assert marks(result_links(read_run(run, "scenes")))["finetuned/student/result.json"] == "differs"
 
 
 def test_a_fine_tuning_whose_folder_holds_another_one_differs(run):
-    claim = run / "finetuned" / "student" / "finetune.json"
-    claim.write_text(json.dumps({**json.loads(claim.read_text()), "fingerprint": "0" * 32}))
+    teacher, student = (run / "finetuned" / role / "finetune.json" for role in ("teacher", "student"))
+    student.write_bytes(teacher.read_bytes())
     assert marks(result_links(read_run(run, "scenes")))["finetuned/student/result.json"] == "differs"
 
 
@@ -152,8 +186,8 @@ def test_a_difference_is_claimed_beyond_two_standard_errors_only(study):
 def test_sentences_name_what_intervals_do_not_tell_apart(run):
     results, _ = read_results(run)
     masks = next(result for result in results if result.kind == "segment")
-    roles = {entry.role: entry for entry in masks.entries}
-    assert say_order(roles, masks.evaluations) == [
+    own = {str(entry.own): entry for entry in masks.entries}
+    assert say_order(own, masks.evaluations) == [
         "The student is above its random start: masks (mIoU).",
         "Not resolved between the student and its teacher: masks (mIoU).",
     ]

@@ -23,7 +23,12 @@ Attribute = str | int | float | bool | None
 
 def escaped(text: str) -> Html:
     """Text as markup that shows it."""
-    return text if isinstance(text, Html) else Html(html.escape(text, quote=True))
+    return text if isinstance(text, Html) else Html(html.escape(_speakable(text), quote=True))
+
+
+def _speakable(text: str) -> str:
+    """Without halves of characters, which JSON can spell and no file can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def joined(children: Iterable[str | None], between: str = "") -> Html:
@@ -53,7 +58,7 @@ def _attribute(key: str, value: Attribute) -> str:
         return ""
     if value is True:
         return f" {name}"
-    text = say_number(value) if isinstance(value, int | float) else html.escape(value, quote=True)
+    text = say_number(value) if isinstance(value, int | float) else html.escape(_speakable(value), quote=True)
     return f' {name}="{text}"'
 
 

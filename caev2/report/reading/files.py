@@ -29,6 +29,8 @@ class Gap:
     """A sentence."""
     command: str | None = None
     """What makes it."""
+    section: str = ""
+    """Of what was read of a run: the id of the section that says it; `summary` and `provenance` both say `run`."""
 
 
 def without_folders(text: str) -> str:

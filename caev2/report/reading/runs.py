@@ -8,6 +8,7 @@ from typing import Any
 from caev2.errors import CheckpointError
 from caev2.pretrain.identity import FILE_NAME, RunIdentity, read_identity
 from caev2.pretrain.telling.log import read_log
+from caev2.pretrain.weights.checkpoint import list_checkpoints
 from caev2.report.reading.files import Gap, children, read_mapping
 from caev2.report.reading.results import Result, read_results
 
@@ -33,9 +34,19 @@ class RunFolder:
     gaps: tuple[Gap, ...]
 
     @property
+    def latest_step(self) -> int:
+        """How far it got, as its checkpoints and its log tell."""
+        kept = [one.step for one in list_checkpoints(self.path / "checkpoints")]
+        return max([*kept, *(record["step"] + 1 for record in self.steps)], default=0)
+
+    @property
     def steps(self) -> tuple[dict[str, Any], ...]:
         """The records of steps; the others are judgements."""
         return tuple(record for record in self.records if "loss" in record)
+
+    def gaps_of(self, section: str) -> tuple[Gap, ...]:
+        """What a section lacks."""
+        return tuple(gap for gap in self.gaps if gap.section == section)
 
 
 def is_run(folder: Path) -> bool:
@@ -52,14 +63,15 @@ def read_run(folder: Path, name: str, *, store: Path | None = None) -> RunFolder
         store: Where its store is; none: looked for beside the run.
     """
     gaps: list[Gap] = []
-    results, missing = read_results(folder)
+    identity = _read_identity(folder, gaps)
+    results, missing = read_results(folder, None if identity is None else identity.target.get("teacher"))
     demo = _read_demo(folder.parent) if folder.name == "run" else None
     beside = folder.parent / "store"
     places = [folder, folder / "pictures", *([folder.parent] if demo is not None else [])]
     return RunFolder(
         name=name,
         path=folder,
-        identity=_read_identity(folder, gaps),
+        identity=identity,
         records=_read_log(folder, gaps),
         results=tuple(results),
         pictures=tuple(path for place in places for path in children(place) if path.suffix.lower() == ".png"),
@@ -77,6 +89,7 @@ def _read_identity(folder: Path, gaps: list[Gap]) -> RunIdentity | None:
             Gap(
                 what=f"{FILE_NAME} is damaged or was edited: its fingerprint does not hold. Bring it back from a copy.",
                 command=TRAIN,
+                section="run",
             )
         )
         return None
@@ -86,10 +99,12 @@ def _read_log(folder: Path, gaps: list[Gap]) -> tuple[dict[str, Any], ...]:
     try:
         records = tuple(read_log(folder))
     except (CheckpointError, OSError):
-        gaps.append(Gap(what="log.jsonl is damaged: a line is no record of a step. Remove that line."))
+        damaged = "log.jsonl is damaged: a line is no record of a step. Remove that line."
+        gaps.append(Gap(what=damaged, section="curves"))
         return ()
     if not records:
-        gaps.append(Gap(what="There is no log.jsonl, or it is empty: no step was told.", command=TRAIN))
+        empty = "There is no log.jsonl, or it is empty: no step was told."
+        gaps.append(Gap(what=empty, command=TRAIN, section="curves"))
     return records
 
 

@@ -52,7 +52,10 @@ def places_of(outcome: GridOutcome, run: RunOutcome) -> Places:
 def is_of_grid(result: Result, run: RunOutcome) -> bool:
     """Whether a result of a run has a number of the grid's table, to the last bit."""
     found = [
-        (name, share.value) for one in result.entries if one.role == "student" for name, share in one.shares.items()
+        (name, share.accuracy.value)
+        for one in result.entries
+        if one.role == "student"
+        for name, share in one.shares.items()
     ]
     return any((KNN if name == "knn" else name, score.value) in found for name, score in run.scores.items())
 

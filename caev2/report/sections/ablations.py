@@ -1,6 +1,7 @@
 """Grids: what was claimed, by whom, and what paired runs say of it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from caev2.ablate.differences import Finding, find_differences
 from caev2.ablate.outcome import GridOutcome
@@ -19,7 +20,7 @@ from caev2.report.drawing.frame import figure
 from caev2.report.drawing.markup import Child, Html, joined, tag
 from caev2.report.reading.files import Gap, without_folders
 from caev2.report.reading.studies import ABLATE, Grid
-from caev2.report.sections.pictures import ALL_BYTES, embedded, share_of
+from caev2.report.sections.pictures import ALL_BYTES, Room, gallery
 from caev2.report.sections.section import Section, charts, table, unfolding
 
 _SHOWN_BARS = 2  # metrics drawn; the table has all
@@ -27,11 +28,16 @@ _SHOWN_BARS = 2  # metrics drawn; the table has all
 
 def ablations_section(grids: Sequence[Grid]) -> Section:
     """Every grid: its claim, table and bars, and what was drawn of it."""
-    most_bytes = share_of(sum(len(grid.pictures) for grid in grids), ALL_BYTES // 2)
     outcomes = [grid.outcome for grid in grids if grid.outcome is not None]
     body = [tag("p", sentence) for sentence in (say_chance(outcomes) if outcomes else ())]
-    body += [_show(grid, grid.outcome, most_bytes) for grid in grids if grid.outcome is not None]
+    wanted = {grid.name: _pictures(grid, grid.outcome) for grid in grids if grid.outcome is not None}
+    room = Room(sum(map(len, wanted.values())), ALL_BYTES // 2)
     gaps = [gap for grid in grids for gap in grid.gaps]
+    for grid in grids:
+        if grid.outcome is not None:
+            shown, missing = gallery(wanted[grid.name], room, len(wanted[grid.name]), f"of the grid {grid.name}")
+            body.append(_show(grid.outcome, shown))
+            gaps += [Gap(what=gap.what) for gap in missing]
     if not grids:
         gaps.append(Gap(what="No folder of a grid was given.", command=ABLATE))
     return Section(
@@ -45,10 +51,15 @@ def ablations_section(grids: Sequence[Grid]) -> Section:
     )
 
 
-def _show(grid: Grid, outcome: GridOutcome, most_bytes: int) -> Html:
+def _pictures(grid: Grid, outcome: GridOutcome) -> list[tuple[Path, str]]:
+    """Files and captions of what the page does not draw itself."""
+    drawn = {f"bars-{metric.replace(' ', '-')}" for metric in outcome.metrics[:_SHOWN_BARS]}
+    return [(path, f"{path.stem} of the grid {grid.name}") for path in grid.pictures if path.stem not in drawn]
+
+
+def _show(outcome: GridOutcome, pictures: Html | None) -> Html:
     findings = find_differences(outcome)
     drawn = [_bars(outcome, findings, metric) for metric in outcome.metrics[:_SHOWN_BARS]]
-    pictures = [embedded(path, f"{path.stem} of the grid {grid.name}", most_bytes) for path in grid.pictures]
     return tag(
         "article",
         tag("h3", without_folders(outcome.title)),
@@ -64,7 +75,7 @@ def _show(grid: Grid, outcome: GridOutcome, most_bytes: int) -> Html:
         charts(one for one in drawn if one is not None),
         _table(outcome, findings),
         _failures(outcome),
-        tag("div", [one for one in pictures if one is not None], class_="gallery") if pictures else None,
+        pictures,
     )
 
 

@@ -7,8 +7,9 @@ from caev2.report.drawing.frame import figure
 from caev2.report.drawing.lines import Line, line_chart
 from caev2.report.drawing.markup import Html, tag
 from caev2.report.reading.runs import RunFolder
-from caev2.report.sections.section import NO_RUN, Section, charts
+from caev2.report.sections.section import Section, charts, gaps_of
 
+_LARGEST = 1e300  # what lies beyond, infinity too, and what is no number, is not drawn
 _KINDS = (("class", "green"), ("visible", "blue"), ("masked", "orange"))
 
 
@@ -24,7 +25,7 @@ def curves_section(runs: Sequence[RunFolder]) -> Section:
         title="Curves",
         about="What steps said when they were made. The loss was minimised; a cosine of 1 is the teacher’s latent.",
         body=tuple(one for one in body if one is not None),
-        gaps=tuple(gap for run in runs for gap in run.gaps if "log.jsonl" in gap.what) if runs else (NO_RUN,),
+        gaps=gaps_of(runs, "curves"),
     )
 
 
@@ -54,7 +55,7 @@ def _line(records: Sequence[dict[str, Any]], key: str, name: str, colour: str) -
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and abs(value) < _LARGEST else None
 
 
 def _say_loss(run: RunFolder) -> str:

@@ -1,16 +1,18 @@
 """What a section is, and the pieces that several of them are made of."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caev2.report.drawing.markup import Child, Html, tag
 from caev2.report.reading.files import Gap
+from caev2.report.reading.runs import RunFolder
 
 NO_RUN = Gap(
-    what="No run was named by itself; those of a grid lie beside it.",
+    what="No run was named by itself, so curves, probes, pictures and store quality are left out; the runs of a grid "
+    "lie beside it.",
     command="caev2 report OUT/runs/FINGERPRINT report.html",
 )
-"""Why a section about runs is empty on a page of grids."""
+"""Why a page of grids alone has no section about runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,12 @@ class Section:
         head = tag("header", tag("h2", self.title), tag("p", self.about, class_="about"))
         body = self.body or (tag("p", "Nothing to show yet.", class_="none"),)
         return tag("section", head, body, list_gaps(self.gaps), id=self.id)
+
+
+def gaps_of(runs: Sequence[RunFolder], section: str) -> tuple[Gap, ...]:
+    """What a section lacks of some runs; of several, each says of which."""
+    found = [(run.name, gap) for run in runs for gap in run.gaps_of(section)]
+    return tuple(gap if len(runs) == 1 else replace(gap, what=f"{name}: {gap.what}") for name, gap in found)
 
 
 def list_gaps(gaps: Iterable[Gap]) -> Html | None:

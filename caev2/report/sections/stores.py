@@ -1,11 +1,13 @@
 """What the stores of the runs hold, and how faithful their codecs are."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from caev2.report.drawing.markup import Html, tag
+from caev2.report.reading.files import Gap
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
-from caev2.report.sections.section import NO_RUN, Section, facts, table
+from caev2.report.sections.section import Section, facts, table
 from caev2.store.codecs.quality import Figures, Quality
 from caev2.store.disk import say_bytes
 from caev2.store.manifest import Manifest
@@ -32,8 +34,14 @@ def stores_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder])
         title="Store quality",
         about="The targets that the student learned: what was kept of the teacher’s latents, and what a codec lost.",
         body=tuple(body),
-        gaps=tuple(gap for run in runs for gap in stores[run.name].gaps) if runs else (NO_RUN,),
+        gaps=_gaps(runs, stores),
     )
+
+
+def _gaps(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]) -> tuple[Gap, ...]:
+    """What is missing; of several runs, each says of which."""
+    found = [(run.name, gap) for run in runs for gap in stores[run.name].gaps]
+    return tuple(gap if len(runs) == 1 else replace(gap, what=f"{name}: {gap.what}") for name, gap in found)
 
 
 def _show(manifest: Manifest, quality: Mapping[str, Quality | None]) -> list[Html]:

@@ -1,5 +1,6 @@
 """What was trained on what, the numbers that matter, and what they do and do not say."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from caev2.ablate.sentences import say_findings
@@ -11,8 +12,8 @@ from caev2.report.reading.results import Entry, Result, Share
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
 from caev2.report.reading.studies import Grid
-from caev2.report.sections.probes import grouped, missing_results
-from caev2.report.sections.section import Section
+from caev2.report.sections.probes import grouped, missing_results, say_length
+from caev2.report.sections.section import NO_RUN, Section
 
 _MOST_TILES = 6
 
@@ -35,12 +36,10 @@ def summary_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]
         title="Summary",
         about="Two accuracies count as apart only where their 95 % intervals do not touch.",
         body=tuple(body),
-        gaps=(missing_results(unjudged) if (unjudged := [run for run in runs if not run.results]) else ())
-        + tuple(
-            Gap(what=f"{run.name}: {gap.what}", command=gap.command)
-            for run in runs
-            for gap in run.gaps
-            if "run.json" in gap.what
+        gaps=(
+            *(() if runs else (NO_RUN,)),
+            *(missing_results(unjudged) if (unjudged := [run for run in runs if not run.results]) else ()),
+            *(Gap(what=f"{run.name}: {gap.what}", command=gap.command) for run in runs for gap in run.gaps_of("run")),
         ),
     )
 
@@ -48,19 +47,28 @@ def summary_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]
 def _summarise(run: RunFolder, store: StoreFolder) -> list[Html]:
     latest = [result for result in run.results if not result.file.startswith("results/")]
     parts = [] if run.identity is None else [tag("p", say_training(run.identity, run, store), class_="lead")]
-    tiles = _tiles(latest)
+    groups = grouped(latest)
+    tiles = [tile for group in groups for tile in _tiles(group, groups, run.latest_step)][:_MOST_TILES]
     parts += [tag("div", tiles, class_="tiles")] if tiles else []
-    sentences = [
-        sentence for group in grouped(latest) for sentence in say_order(_by_role(group), _all_evaluations(group))
-    ]
+    sentences = [one for group in groups for one in say_order(_own(group), _evaluations(group), _label(group, groups))]
+    sentences = [*_say_steps(latest, run.latest_step), *_merged(sentences)]
     if run.demo is not None and run.demo.get("quick"):
         sentences.append(
             "This was a quick demo: it shows that everything works. A student of so few steps has learnt nothing."
         )
-    parts += (
-        [tag("ul", [tag("li", sentence) for sentence in _merged(sentences)], class_="sentences")] if sentences else []
-    )
-    return parts
+    return parts + ([tag("ul", [tag("li", one) for one in sentences], class_="sentences")] if sentences else [])
+
+
+def _say_steps(results: Sequence[Result], latest: int) -> list[str]:
+    """Which numbers are of an older checkpoint than the run has come to."""
+    by_step: dict[int, list[str]] = {}
+    for result in results:
+        if result.facts and result.facts["step"] != latest:
+            by_step.setdefault(result.facts["step"], []).append(result.file)
+    return [
+        f"Of step {step:,}, and not of the {latest:,} that the run has come to, are the numbers of {', '.join(files)}."
+        for step, files in by_step.items()
+    ]
 
 
 def say_training(identity: RunIdentity, run: RunFolder, store: StoreFolder) -> str:
@@ -86,62 +94,73 @@ def say_training(identity: RunIdentity, run: RunFolder, store: StoreFolder) -> s
     return f"{student} {taught} {source}, {length}."
 
 
-def _by_role(group: Sequence[Result]) -> dict[str, Entry]:
-    """One of each role; the student, and not the average of its weights."""
-    entries = [entry for result in group for entry in result.entries if entry.name != "student, weights averaged"]
-    return {entry.role: entry for entry in reversed(entries)}
+def _own(group: Sequence[Result]) -> dict[str, Entry]:
+    """The student itself, its own random start and its own teacher; who is there twice is left to the table."""
+    entries = [entry for result in group for entry in result.entries if entry.own is not None]
+    counted = Counter(entry.own for entry in entries)
+    return {str(entry.own): entry for entry in entries if counted[entry.own] == 1}
 
 
-def _all_evaluations(group: Sequence[Result]) -> list[str]:
+def _evaluations(group: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(name for result in group for name in result.evaluations))
 
 
-def _tiles(results: Sequence[Result]) -> list[Html]:
+def _label(group: Sequence[Result], groups: Sequence[Sequence[Result]]) -> str:
+    """What tells the evaluations of a table from those of others of its kind."""
+    alike = [one for one in groups if one[0].kind == group[0].kind == "finetune"]
+    return f", {say_length(group[0])}" if len(alike) > 1 else ""
+
+
+def _tiles(group: Sequence[Result], groups: Sequence[Sequence[Result]], latest: int) -> list[Html]:
     """The student's number in each evaluation, between its start and its teacher; few-shot ones are in the tables."""
+    own = _own(group)
+    student = own.get("student")
+    if student is None:
+        return []
+    facts = next((result.facts for result in group if student in result.entries), {})
+    step = facts["step"] if facts and facts["step"] != latest else None
     tiles = []
-    for group in grouped(results):
-        roles = _by_role(group)
-        student = roles.get("student")
-        if student is None:
-            continue
-        for name in _all_evaluations(group):
-            if name in student.shares and not name.endswith("-shot") and len(tiles) < _MOST_TILES:
-                others = {role: roles[role].shares.get(name) for role in ("random start", "teacher") if role in roles}
-                tiles.append(_tile(name, student.shares[name], others))
+    for name in _evaluations(group):
+        if name in student.shares and not name.endswith("-shot"):
+            others = {role: own[role].shares.get(name) for role in ("random start", "teacher") if role in own}
+            tiles.append(_tile(name + _label(group, groups), student.shares[name], others, step))
     return tiles
 
 
-def _tile(name: str, share: Share, others: Mapping[str, Share | None]) -> Html:
-    beside = [tag("span", role, tag("b", f"{100 * one.value:.1f}")) for role, one in others.items() if one is not None]
+def _tile(name: str, share: Share, others: Mapping[str, Share | None], step: int | None) -> Html:
+    found, known = share.accuracy, [(role, one.accuracy) for role, one in others.items() if one is not None]
+    beside = [tag("span", role, tag("b", f"{100 * one.value:.1f}")) for role, one in known]
     return tag(
         "div",
         tag("p", name, class_="what"),
-        tag("p", f"{100 * share.value:.1f}", tag("span", "%"), class_="big"),
-        tag("p", f"{100 * share.low:.1f}–{100 * share.high:.1f}", class_="reach"),
+        tag("p", f"{100 * found.value:.1f}", tag("span", "%"), class_="big"),
+        tag("p", f"{100 * found.low:.1f}–{100 * found.high:.1f}", class_="reach"),
+        None if step is None else tag("p", f"at step {step:,}, not the latest", class_="reach"),
         tag("p", beside, class_="beside") if beside else None,
         class_="tile",
     )
 
 
-def say_order(roles: Mapping[str, Entry], evaluations: Sequence[str]) -> list[str]:
+def say_order(own: Mapping[str, Entry], evaluations: Sequence[str], label: str = "") -> list[str]:
     """What the intervals say of the student beside its random start and its teacher.
 
     Args:
-        roles: Who was judged, by role.
+        own: The student, its random start and its teacher, as far as they were judged.
         evaluations: In which evaluations.
+        label: Behind the name of each.
     """
-    student = roles.get("student")
+    student = own.get("student")
     if student is None:
         return []
     sentences = []
     for role, words in (("random start", "its random start"), ("teacher", "its teacher")):
-        other = roles.get(role)
+        other = own.get(role)
         if other is None:
             continue
         names = [name for name in evaluations if name in student.shares and name in other.shares]
         found = {name: _relation(student.shares[name], other.shares[name]) for name in names}
         for relation, verb in (("above", "is above"), ("below", "is below"), ("", "Not resolved")):
-            some = [name for name in names if found[name] == relation]
+            some = [name + label for name in names if found[name] == relation]
             if some and relation:
                 sentences.append(f"The student {verb} {words}: {', '.join(some)}.")
             elif some:
@@ -158,13 +177,8 @@ def _merged(sentences: Sequence[str]) -> list[str]:
     merged: dict[str, list[str]] = {}
     for sentence in sentences:
         head, _, tail = sentence.partition(": ")
-        merged.setdefault(head, []).extend([tail.removesuffix(".")] if tail and not head.startswith("This") else [])
-    return [f"{head}: {', '.join(tails)}." if tails else sentence_of(head, sentences) for head, tails in merged.items()]
-
-
-def sentence_of(head: str, sentences: Sequence[str]) -> str:
-    """The sentence that begins so."""
-    return next(sentence for sentence in sentences if sentence.startswith(head))
+        merged.setdefault(head, []).append(tail.removesuffix("."))
+    return [f"{head}: {', '.join(tails)}." for head, tails in merged.items()]
 
 
 def _say_grid(grid: Grid) -> Html | None:

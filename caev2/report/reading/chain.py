@@ -1,5 +1,6 @@
 """Where a number comes from: result, checkpoint, run, store, teacher, each compared with what lies at hand."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,20 +56,14 @@ def result_links(run: RunFolder) -> tuple[Link, ...]:
 
 
 def _result_link(run: RunFolder, result: Result) -> Link:
-    hashes = [("checkpoint", str(result.facts["checkpoint_sha256"]))] if "checkpoint_sha256" in result.facts else []
+    facts = result.facts
+    hashes = [("checkpoint", facts["checkpoint_sha256"])] if facts else []
+    checks: list[Check] = []
     if result.kind == "finetune":
-        protocol = result.content["subjects"][0]["protocol"].get("finetune", {})
-        checks = [
-            compared(
-                "it is of the fine-tuning in its folder", protocol.get("fingerprint"), result.claim.get("fingerprint")
-            )
-        ]
-        hashes = [("fine-tuning", str(protocol.get("fingerprint", "not recorded")))]
-        if result.entries[0].role in ("student", "random start") and not result.facts:
-            checks.append(Check(mark="not at hand", words="it does not record which run it started from"))
-    else:
-        checks = []
-    if result.facts:
+        named = result.content["subjects"][0].get("protocol", {}).get("finetune", {}).get("fingerprint")
+        hashes = [("fine-tuning", str(named or "not recorded"))]
+        checks = _check_tuning(result, named)
+    if facts:
         checks += _check_facts(run, result)
     return Link(
         kind="result",
@@ -79,25 +74,41 @@ def _result_link(run: RunFolder, result: Result) -> Link:
     )
 
 
+def _check_tuning(result: Result, named: object) -> list[Check]:
+    if result.claim is None:
+        checks = [Check(mark="differs", words="the finetune.json beside it does not hold its fingerprint")]
+    else:
+        checks = [compared("it is of the fine-tuning in its folder", named, result.claim.get("fingerprint"))]
+    if result.entries[0].role in ("student", "random start") and not result.facts:
+        checks.append(Check(mark="not at hand", words="it does not record which run it started from"))
+    return checks
+
+
 def _check_facts(run: RunFolder, result: Result) -> list[Check]:
     identity, facts = run.identity, result.facts
     checks = [compared("it judges this run", facts.get("fingerprint"), identity and identity.fingerprint())]
     checks.append(compared("its store is the run’s", facts.get("store_digest"), identity and identity.store_digest))
-    return [*checks, *_check_checkpoint(run.path, facts.get("step"), facts.get("checkpoint_sha256"))]
+    return [*checks, *_check_checkpoint(run, facts["step"], facts["checkpoint_sha256"])]
 
 
-def _check_checkpoint(run: Path, step: object, sha256: object) -> list[Check]:
-    kept = {one.step: one.path for one in list_checkpoints(run / "checkpoints")}
+def _check_checkpoint(run: RunFolder, step: int, sha256: str) -> list[Check]:
+    kept = {one.step: one.path for one in list_checkpoints(run.path / "checkpoints")}
     latest = max(kept, default=None)
     checks = []
-    if isinstance(step, int) and latest is not None and step != latest:
+    if latest is not None and step != latest:
         checks.append(
             Check(mark="older", words=f"it was made at step {step:,}; the latest checkpoint is of step {latest:,}")
         )
-    found = kept.get(step) if isinstance(step, int) else None
-    if found is None:
+    if step not in kept:
         return [*checks, Check(mark="not at hand", words="the checkpoint that it judges is no longer there")]
-    return [*checks, compared(f"the checkpoint of step {step:,} has this sha256", sha256, _sha256(found))]
+    return [*checks, _check_bytes(kept[step], f"the checkpoint of step {step:,} has this sha256", {sha256})]
+
+
+def _check_bytes(path: Path, words: str, recorded: Set[str]) -> Check:
+    found = _sha256(path)
+    if found is None:
+        return Check(mark="differs", words="the checkpoint cannot be read")
+    return Check(mark="agrees" if found in recorded else "differs", words=words)
 
 
 def _sha256(path: Path) -> str | None:
@@ -118,17 +129,26 @@ def _checkpoint_link(run: RunFolder) -> Link:
         check = Check(mark="not at hand", words="no checkpoint lies in the run")
         return Link(kind="checkpoint", title="no checkpoint", hashes=(), checks=(check,))
     latest = kept[-1]
-    check = compared(
-        "its header names this run", checkpoint_fingerprint(latest.path), run.identity and run.identity.fingerprint()
-    )
     others = f"{len(kept)} kept" if len(kept) > 1 else "the only one kept"
     return Link(
         kind="checkpoint",
         title=f"step {latest.step:,}",
         hashes=(("sha256", _sha256(latest.path) or "cannot be read"),),
         about=(others,),
-        checks=(check,),
+        checks=_check_latest(run, latest.path, latest.step),
     )
+
+
+def _check_latest(run: RunFolder, path: Path, step: int) -> tuple[Check, ...]:
+    """The header of the latest checkpoint, and all of it if a result recorded its sha256."""
+    named = checkpoint_fingerprint(path)
+    recorded = {one.facts["checkpoint_sha256"] for one in run.results if one.facts and one.facts["step"] == step}
+    only = "" if recorded else "; no result records its sha256, so nothing but the header was read"
+    if named is None:
+        header = Check(mark="differs", words="it is damaged: its header cannot be read, or names no run")
+    else:
+        header = compared(f"its header names this run{only}", named, run.identity and run.identity.fingerprint())
+    return (header, _check_bytes(path, "a result records this sha256", recorded)) if recorded else (header,)
 
 
 def _run_link(run: RunFolder) -> Link:
@@ -152,25 +172,25 @@ def _run_link(run: RunFolder) -> Link:
 
 
 def _store_link(run: RunFolder, store: StoreFolder) -> Link:
-    identity, manifest = run.identity, store.manifest
+    identity, manifest = run.identity, store.given
     hashes = (
         []
         if identity is None
         else [("fingerprint", identity.store_fingerprint), ("root digest", identity.store_digest)]
     )
+    spec, digest = (None, None) if manifest is None else (manifest.spec.fingerprint(), manifest.root_digest)
     checks = (
+        compared("its spec has this fingerprint", identity and identity.store_fingerprint, spec),
         compared(
-            "its spec has this fingerprint",
-            identity and identity.store_fingerprint,
-            manifest and manifest.spec.fingerprint(),
-        ),
-        compared(
-            "it is sealed under this digest", identity and identity.store_digest, manifest and manifest.root_digest
+            "manifest and run record the same root digest (`caev2 store verify` reads the rows)",
+            identity and identity.store_digest,
+            digest,
         ),
     )
     if identity is not None and not identity.store_fingerprint:
         checks = (Check(mark="not at hand", words="the run was not trained on a store"),)
-    about = () if manifest is None else (f"{manifest.images:,} images × {manifest.views} views, {manifest.layout}",)
+    own = store.manifest
+    about = () if own is None else (f"{own.images:,} images × {own.views} views, {own.layout}",)
     return Link(
         kind="store",
         title="targets and views",
@@ -183,8 +203,12 @@ def _store_link(run: RunFolder, store: StoreFolder) -> Link:
 def _teacher_link(run: RunFolder, store: StoreFolder) -> Link:
     recorded = {} if run.identity is None else run.identity.target.get("teacher", {})
     target = "" if run.identity is None else run.identity.recipe.get("target", "")
-    spec = None if store.manifest is None else store.manifest.spec.targets.get(target)
-    check = compared("the store names the same weights", recorded.get("sha256"), spec and spec.teacher.get("sha256"))
+    spec = None if store.given is None else store.given.spec.targets.get(target)
+    check = compared(
+        "run and store record the same sha256 (no weights were read)",
+        recorded.get("sha256"),
+        spec and spec.teacher.get("sha256"),
+    )
     tap = "" if run.identity is None else f"taken at {run.identity.target.get('tap', '?')}"
     hashes = (("sha256", str(recorded["sha256"])),) if recorded.get("sha256") else ()
     return Link(
