@@ -80,7 +80,9 @@ class _Tasks:
     def run(self) -> None:
         """Until all have ended."""
         while self._tasks:
-            ended, _ = self._ray.wait(list(self._tasks), timeout=_POLL_S)
+            ended, _ = self._ray.wait(list(self._tasks), timeout=0)
+            if not ended:
+                time.sleep(_POLL_S)  # here, for Ray would make a Ctrl-C of any signal that comes while it waits
             for task in ended:
                 self._end(task, self._tasks.pop(task))
             self._look()

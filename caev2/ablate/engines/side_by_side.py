@@ -25,6 +25,8 @@ from caev2.pretrain.together.signals import Interrupted
 
 ASK_S = 1.0
 """Between two requests to leave."""
+DIE_S = 30.0
+"""How long a process may take from the end of its pipe to its own: the machine may be busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +199,7 @@ def _hear(message: tuple[str, Any], work: Work, told: Told, resting: list[Work])
 
 
 def _say_death(process: BaseProcess) -> str:
-    process.join(TELL_S)
+    process.join(DIE_S)
     if process.exitcode is not None and process.exitcode > 0:
         return f"Its process ended with an error (exit status {process.exitcode}), which it has printed: a bug."
     return (
