@@ -189,7 +189,7 @@ SOURCE = st.fixed_dictionaries(
 TEACHERS = st.sampled_from([TEACHER, {**TEACHER, "sha256": DEMO_SHA256}, REAL])
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["demo", "tiny-300e", "study", "base-100e"]), TEACHERS, CHANGED, SOURCE)
 def test_a_live_teacher_and_new_views_are_asked_for_again(tmp_path, monkeypatch, name, teacher, changed, source):
     recipe = override(RECIPES[name], ["batch_size=48"])

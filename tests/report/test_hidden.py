@@ -24,9 +24,6 @@ from tests.report.made_up import make_run, probe_result
 from tests.report.reading_pages import Page
 
 HOME, ROOT, USERS = "/home" + "/", "/root" + "/", "/Users" + "/"  # in parts: no file of the project names a folder
-HIDDEN = re.compile(
-    r"(?i)[/\\](home|users)[/\\]+[^\s/\\'\"<>|:;,()]|[/\\]root(?![\w.-])|~[a-z_]?[\w.-]*[/\\](?<![~\d][\d.][/\\])|://|alice"
-)
 ACCOUNT = re.compile(r"(?<!\w)[a-z0-9]+:[a-z0-9]+@[a-z0-9]")
 
 PIECES = st.sampled_from(
@@ -171,7 +168,7 @@ def spoil_study(study: Path, name: str) -> None:
     write_outcome(dataclasses.replace(outcome, runs=runs, **changes), study / "supervision")
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", [HOSTILE[0], "; ".join(HOSTILE)])
 def test_no_file_brings_a_place_or_an_account_onto_the_page(run, study, tmp_path, name):
     spoil_run(run, spoil_store(run.parent / "store", name), name)
     spoil_study(study, name)
