@@ -222,7 +222,7 @@ def test_what_the_page_draws_itself_is_not_embedded_as_well(run, study, tmp_path
 def test_runs_with_more_pictures_than_a_page_has_room_for_show_some_of_each_and_say_so(tmp_path):
     import numpy as np
 
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (266, 480, 3), dtype=np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 480, 3), dtype=np.uint8))
     noise.save(tmp_path / "noise.png")
     for number in range(2):
         make_run(tmp_path / f"run-{number}", beside=False)
