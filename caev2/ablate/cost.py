@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from caev2.ablate.finding import images_per_s
 from caev2.ablate.plan import RUNS, Plan, PlannedRun, State
 from caev2.pretrain.foresight.cost import count_multiply_adds, estimate_memory
@@ -84,6 +86,8 @@ def _rates(runs: Iterable[PlannedRun], out: Path) -> Iterable[float]:
 
 
 def _rehearse(run: PlannedRun, device: str) -> float | None:
+    if device.startswith("cuda") and not torch.cuda.is_available():  # GPUs of a cluster, elsewhere
+        return None
     recipe, precision = run.recipe, precision_of(run.recipe, device)
     memory = estimate_memory(
         recipe.model,

@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caev2.ablate.cost import cost_of
 from caev2.ablate.engines.cluster import RayTasks, steps_logged
 from caev2.ablate.engines.cores import keep_to, own_cores, share_of
 from caev2.ablate.engines.side_by_side import SideBySide, _Crew, _Seat, _seats
 from caev2.ablate.finding import Judging
 from caev2.ablate.one_run import Work
+from caev2.ablate.plan import state_of
 from caev2.ablate.running import ablate
 from caev2.cluster import connect, device_of_tasks
 from caev2.errors import ConfigError
@@ -99,6 +102,7 @@ LEAVING = """
 import sys
 from pathlib import Path
 import click
+from caev2.ablate.cost import cost_of
 from caev2.ablate.engines.cluster import RayTasks
 from caev2.commands.invocation import Commands
 from tests.ablate.studying import grid, run_grids
@@ -181,6 +185,14 @@ def test_how_far_a_run_is_can_be_read_while_its_log_is_written(made, tmp_path):
     assert steps_logged(work) == STEPS, "no more than there are"
     (work.folder / "log.jsonl").write_text(line % 2)
     assert steps_logged(work) == 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="steps are timed on the GPU of this machine")
+def test_hours_on_gpus_of_other_machines_are_not_known(made, tmp_path):
+    planned = plan(made, grid(), device="cuda")
+    states = {word: state_of(run, tmp_path, Judging.by(made / "images")) for word, run in planned.runs.items()}
+    cost = cost_of(planned, states, tmp_path, device="cuda", at_once=1)
+    assert (cost.runs, cost.hours, cost.known_from) == (2, None, "nothing")
 
 
 def test_a_cluster_picks_the_gpu_itself():
