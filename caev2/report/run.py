@@ -12,7 +12,7 @@ from caev2.report.reading.files import Gap, name_of_folder
 from caev2.report.reading.runs import RunFolder, is_run, read_run
 from caev2.report.reading.shapes import WRONG
 from caev2.report.reading.stores import read_store
-from caev2.report.reading.studies import Grid, find_grids, read_grid
+from caev2.report.reading.studies import Grid, find_grids, in_order, read_grid
 from caev2.report.sections.ablations import ablations_section
 from caev2.report.sections.curves import curves_section
 from caev2.report.sections.environment import environment_section
@@ -78,7 +78,7 @@ def find(places: Sequence[Path], store: Path | None = None) -> tuple[list[RunFol
     folders: list[tuple[str, Path]] = []
     grids: list[Grid] = []
     for place in places:
-        found = find_grids(place)
+        found = in_order(find_grids(place))
         if is_run(place):
             folders.append((_name_of(place), place))
         elif is_run(place / "run"):
@@ -141,6 +141,8 @@ def _guarded(title: str, make: Callable[[], Section]) -> Section:
 def _titles(runs: Sequence[RunFolder], grids: Sequence[Grid]) -> tuple[str, str]:
     names = [run.name for run in runs] or [grid.name for grid in grids]
     title = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    if len(grids) > 1 and not runs:
+        title = "Ablations"
     counted = [
         f"{len(some)} {what}{'s' if len(some) != 1 else ''}" for some, what in ((runs, "run"), (grids, "grid")) if some
     ]

@@ -6,12 +6,11 @@ Where numbers are so close that the axis does not begin at 0, they are points: t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caev2.report.drawing.frame import WIDTH, drawing, letters
+from caev2.report.drawing.frame import LETTER_WIDTH, WIDTH, drawing, letters
 from caev2.report.drawing.markup import Html, tag
 from caev2.report.drawing.scale import Scale, say_tick, span, ticks
 
 _ROW, _THICK, _AXIS = 30, 16, 22
-_LETTER_WIDTH = 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +43,11 @@ def bar_chart(
     """
     known = [end for bar in bars for end in (bar.value, bar.low, bar.high, *bar.dots) if end is not None]
     low, high = (0.0, 100.0) if whole else _range(known)
-    left = min(14 + _LETTER_WIDTH * max(len(bar.name) for bar in bars), WIDTH * 0.42)
-    right = WIDTH - 16 - _LETTER_WIDTH * max(len(_words(bar, unit)) for bar in bars if bar.value is not None)
+    left = min(14 + LETTER_WIDTH * max(len(bar.name) for bar in bars), WIDTH * 0.42)
+    right = WIDTH - 16 - LETTER_WIDTH * max(len(_words(bar, unit)) for bar in bars if bar.value is not None)
     across = Scale(low=low, high=high, begin=left, end=right)
     height = _ROW * len(bars) + _AXIS
-    marks = [*_axis(across, height), *(_bar(bar, row, across, unit) for row, bar in enumerate(bars))]
+    marks = [*axis_marks(across, height, _AXIS), *(_bar(bar, row, across, unit) for row, bar in enumerate(bars))]
     if baseline is not None:
         x = across(baseline)
         marks.append(tag("line", x1=x, x2=x, y1=0, y2=height - _AXIS + 2, class_="baseline"))
@@ -61,11 +60,18 @@ def _range(known: Sequence[float]) -> tuple[float, float]:
     return (low, high) if low > 0 and high - low < 0.35 * high else (min(0.0, low), high)
 
 
-def _axis(across: Scale, height: float | int) -> list[Html]:
+def axis_marks(across: Scale, height: float | int, below: float | int) -> list[Html]:
+    """Lines through round numbers, which stand below them.
+
+    Args:
+        across: From numbers to places.
+        height: Of the whole drawing.
+        below: How much of it is for the numbers.
+    """
     marks = []
     for value in ticks(across.low, across.high, 4):
         x = across(value)
-        marks.append(tag("line", x1=x, x2=x, y1=0, y2=height - _AXIS, class_="grid"))
+        marks.append(tag("line", x1=x, x2=x, y1=0, y2=height - below, class_="grid"))
         marks.append(letters(x, height - 6, say_tick(value), anchor="middle"))
     return marks
 
@@ -73,7 +79,7 @@ def _axis(across: Scale, height: float | int) -> list[Html]:
 def _bar(bar: Bar, row: int, across: Scale, unit: str) -> Html:
     top = row * _ROW + (_ROW - _THICK) / 2 - 1
     middle = top + _THICK / 2
-    name = letters(across.begin - 8, middle + 4.5, _shortened(bar.name, across.begin - 8), class_="name", anchor="end")
+    name = letters(across.begin - 8, middle + 4.5, shortened(bar.name, across.begin - 8), class_="name", anchor="end")
     if bar.value is None:
         return tag("g", name, letters(across.begin + 4, middle + 4.5, bar.words, class_="tick"))
     width = max(across(bar.value) - across.begin, 1.0)
@@ -103,6 +109,7 @@ def _say_reach(bar: Bar) -> str:
     return "" if bar.low is None or bar.high is None else f" ({bar.low:.1f} to {bar.high:.1f})"
 
 
-def _shortened(name: str, room: float) -> str:
-    most = max(int(room / _LETTER_WIDTH), 4)
+def shortened(name: str, room: float | int) -> str:
+    """A name that fits."""
+    most = max(int(room / LETTER_WIDTH), 4)
     return name if len(name) <= most else name[: most - 1] + "…"

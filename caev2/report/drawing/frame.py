@@ -5,6 +5,9 @@ from caev2.report.drawing.markup import Html, escaped, tag
 WIDTH = 400
 """Of a drawing that stands beside others, in its own units: shown as wide as a phone, letters are not too small."""
 
+LETTER_WIDTH = 7.0
+"""Of a letter of a name, about: no font is asked."""
+
 
 def drawing(*marks: str | None, width: float | int, height: float | int, title: str, about: str) -> Html:
     """An SVG that fills its place and keeps its shape.

@@ -1,8 +1,10 @@
 """The folder that `caev2 ablate` leaves: grids, and the runs that they share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caev2.ablate.built_in import built_in_grids
 from caev2.ablate.outcome import FILE_NAME, GridOutcome, read_outcome
 from caev2.errors import ConfigError
 from caev2.report.reading.files import Gap, children
@@ -29,6 +31,13 @@ def find_grids(folder: Path) -> list[Path]:
     if (folder / FILE_NAME).exists():
         return [folder]
     return [place for place in children(folder) if (place / FILE_NAME).exists()]
+
+
+def in_order(folders: Sequence[Path]) -> list[Path]:
+    """Built-in grids as `caev2 ablate --list` has them, then all others by name."""
+    by_name = {folder.name: folder for folder in folders}
+    known = [name for name in built_in_grids(quick=False) if name in by_name]
+    return [by_name[name] for name in dict.fromkeys([*known, *sorted(by_name)])]
 
 
 def read_grid(folder: Path) -> Grid:

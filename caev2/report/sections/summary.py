@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from caev2.ablate.sentences import say_findings
 from caev2.pretrain.foresight.cost import count_parameters
 from caev2.pretrain.identity import RunIdentity
 from caev2.report.drawing.markup import Html, tag
@@ -12,10 +11,13 @@ from caev2.report.reading.results import Entry, Result, Share
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
 from caev2.report.reading.studies import Grid
+from caev2.report.sections.overview import overview
 from caev2.report.sections.probes import grouped, missing_results, say_length
 from caev2.report.sections.section import NO_RUN, Section
 
 _MOST_TILES = 6
+_ABOUT_RUNS = "Two accuracies count as apart only where their 95 % intervals do not touch."
+_ABOUT_GRIDS = "What each grid compares, seed by seed, at a glance; the numbers and their words are below."
 
 
 def summary_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder], grids: Sequence[Grid]) -> Section:
@@ -30,11 +32,11 @@ def summary_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]
     for run in runs:
         body += [tag("h3", run.name)] if len(runs) > 1 else []
         body += _summarise(run, stores[run.name])
-    body += [one for grid in grids if (one := _say_grid(grid)) is not None]
+    body += overview(grids)
     return Section(
         id="summary",
         title="Summary",
-        about="Two accuracies count as apart only where their 95 % intervals do not touch.",
+        about=_ABOUT_RUNS if runs else _ABOUT_GRIDS,
         body=tuple(body),
         gaps=(
             *(() if runs else (NO_RUN,)),
@@ -179,15 +181,3 @@ def _merged(sentences: Sequence[str]) -> list[str]:
         head, _, tail = sentence.partition(": ")
         merged.setdefault(head, []).append(tail.removesuffix("."))
     return [f"{head}: {', '.join(tails)}." for head, tails in merged.items()]
-
-
-def _say_grid(grid: Grid) -> Html | None:
-    """What a grid resolves in its first metric."""
-    outcome = grid.outcome
-    if outcome is None or not outcome.metrics:
-        return None
-    said = " ".join(say_findings(outcome, outcome.metrics[0], with_numbers=False)) or "Nothing to compare."
-    quick = " The quick form: its numbers say little of the full one." if outcome.quick else ""
-    head = f"{without_folders(outcome.title)}. "
-    words = [tag("strong", head), without_folders(said), tag("span", quick, class_="images")]
-    return tag("p", words, class_="grid-line")
