@@ -370,7 +370,8 @@ def test_a_run_that_would_become_another_than_planned_is_refused_and_the_others_
         },
     )
     said = Said()
-    result = ablate(mixed, out, Judging.by(made / "images"), InTurn(), images=made / "images", progress=said)
+    engine = SideBySide(devices=("cpu",), threads=1)
+    result = ablate(mixed, out, Judging.by(made / "images"), engine, images=made / "images", progress=said)
     assert list(result.failures) == [wrong.names[0]]
     assert (
         f"was planned as run {wrong.fingerprint} and would become {first.fingerprint}"

@@ -93,17 +93,17 @@ def test_runs_that_differ_in_their_store_alone_are_trained_on_it_and_probed_agai
 
 
 def test_a_run_of_a_grid_is_probed_again_by_the_results_that_the_table_has(study):
-    outcome = read_outcome(study / "supervision")
-    grid = read_grid(study / "supervision")
-    assert not [one for one in commands_of_grid(grid, outcome) if one.words[0] == "probe"], (
-        "no result has a number of it"
-    )
-    scores = {"knn": dataclasses.replace(outcome.runs[4].scores["knn"], value=0.877)}
+    outcome, grid = read_outcome(study / "supervision"), read_grid(study / "supervision")
+    outcome = dataclasses.replace(outcome, judged_apart=True)
+    others = {name: dataclasses.replace(score, value=0.123456) for name, score in outcome.runs[0].scores.items()}
     runs = tuple(
-        dataclasses.replace(run, scores=scores) if place == 4 else run for place, run in enumerate(outcome.runs)
+        run if place == 4 else dataclasses.replace(run, scores=others) for place, run in enumerate(outcome.runs)
     )
-    outcome = dataclasses.replace(outcome, runs=runs, judged_apart=True)
-    (probe,) = [one for one in commands_of_grid(grid, outcome) if one.words[0] == "probe"]
+    asked = [one for one in commands_of_grid(grid, outcome) if one.words[0] == "probe"]
+    assert len(asked) == sum(bool(run.scores) for run in outcome.runs)
+    (probe,) = [
+        one for one in commands_of_grid(grid, dataclasses.replace(outcome, runs=runs)) if one.words[0] == "probe"
+    ]
     where = [str(word) for word in parsed(probe)["paths"]]
     assert where == [f"OUT/runs/{outcome.runs[4].fingerprint}", "PROBE_IMAGES"]
     assert "digests" in " ".join(probe.notes)
@@ -115,7 +115,9 @@ def test_stores_of_a_built_in_grid_are_made_again_with_those_that_they_come_from
     commands = store_commands(dataclasses.replace(codec, runs=runs), {"views-int8": "4d" * 32})
     lines = [one.line for one in commands]
     assert [line.split()[1:3] for line in lines] == [["extract", "IMAGES"], ["store", "convert"]]
-    assert shlex.split(lines[1])[3:] == ["STUDY/views", "STUDY/views-int8", "--codec", "int8"]
+    assert shlex.split(lines[1])[3:] == [
+        *("STUDY/views", "STUDY/views-int8", "--codec", "int8", "--targets", "projected", "--any-quality")
+    ]
     assert "views-int8 4d4d4d4d4d4d…" in " ".join(commands[1].notes)
     for line in lines:
         parse(line)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from caev2.ablate.differences import Finding, find_differences
 from caev2.ablate.outcome import GridOutcome
-from caev2.ablate.sentences import say_chance, say_findings
+from caev2.ablate.sentences import say_findings
 from caev2.ablate.wording import (
     is_accuracy,
     label_of,
