@@ -28,8 +28,7 @@ _SHOWN_BARS = 2  # metrics drawn; the table has all
 
 def ablations_section(grids: Sequence[Grid]) -> Section:
     """Every grid: its claim, table and bars, and what was drawn of it."""
-    outcomes = [grid.outcome for grid in grids if grid.outcome is not None]
-    body = [tag("p", sentence) for sentence in (say_chance(outcomes) if outcomes else ())]
+    body = []
     wanted = {grid.name: _pictures(grid, grid.outcome) for grid in grids if grid.outcome is not None}
     room = Room(sum(map(len, wanted.values())), ALL_BYTES // 2)
     gaps = [gap for grid in grids for gap in grid.gaps]
