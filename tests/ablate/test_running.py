@@ -229,7 +229,6 @@ def test_processes_side_by_side_come_to_the_same_bytes(made, done, tmp_path):
 
 
 SMALL = """
-title = "small"
 recipe = "demo"
 seeds = [0, 1]
 evaluations = ["knn"]

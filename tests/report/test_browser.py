@@ -68,7 +68,7 @@ def test_every_section_is_seen_nothing_complains_and_no_request_leaves(browser, 
     shown = browser.ask(
         "Object.fromEntries([...document.querySelectorAll('section')].map(one => [one.id,"
         " one.offsetHeight > 80 && !one.querySelector('.none')"
-        " && [...one.querySelectorAll('svg, table, img, pre, dl')].some(each => each.offsetHeight > 10)]))"
+        " && [...one.querySelectorAll('svg, table, img, pre, dl')].some(each => each.getBoundingClientRect().height > 10)]))"
     )
     assert shown == dict.fromkeys(SECTIONS, True)
     assert browser.ask("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
@@ -177,7 +177,7 @@ def test_it_prints_on_several_light_pages_without_navigation_and_with_whole_draw
         assert browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         whole = "[...document.querySelectorAll('figure, .box, .tile')].every(one => getComputedStyle(one).breakInside == 'avoid')"
         assert browser.ask(whole)
-        hidden = "[...document.querySelectorAll('details svg, details td, details pre')].filter(one => !one.offsetHeight).length"
+        hidden = "[...document.querySelectorAll('details svg, details td, details pre')].filter(one => !one.getBoundingClientRect().height).length"
         assert browser.ask(hidden) == 0
         assert browser.ask("[...document.querySelectorAll('summary')].every(one => one.offsetHeight > 0)")
     finally:
