@@ -194,9 +194,9 @@ STUDY = dataclasses.replace(
     compile=False,  # 960 small steps do not earn back what a GPU's compiler takes
 )
 """Ablations on the built-in study (`caev2 demo --study`), many runs on few cores: each of sixteen views of 1,500 scenes
-is seen once, in 960 steps. A minute of one core, probes included. Two seeds on 5,000 scenes: kNN 59 and 57 %, linear
-probe 69 and 73 % (random start: 13 and 35 %), so there is room above and below. At 4e-3 with one epoch of warm-up they
-were 58 and 49 %, 75 and 67 %, which is too far apart for two seeds to tell anything."""
+is seen once, in 960 steps. A minute of one core, probes included. Two seeds on 5,000 scenes: kNN 60 and 59 %, linear
+probe 72 and 72 % (random start: 11 and 23 %), so there is room above and below. At 4e-3 with one epoch of warm-up they
+were 58 and 51 %, 72 and 69 %, which is too far apart for two seeds to tell anything."""
 
 RECIPES = {
     "tiny-300e": TINY_300E,
