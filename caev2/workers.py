@@ -9,6 +9,7 @@ The one place that starts worker processes. Whatever has to be read, decoded or 
 where `crops_of(images)` may raise any `Caev2Error`: it arrives here as it is, at the place of the item it belongs to.
 """
 
+import contextlib
 import multiprocessing
 import multiprocessing.util
 import os
@@ -185,3 +186,17 @@ def _soften_deaths() -> None:
     in_main = threading.current_thread() is threading.main_thread()  # elsewhere torch sets no handler either
     if in_main and callable(handler) and not isinstance(handler, _Softened):
         signal.signal(signal.SIGCHLD, _Softened(handler))
+
+
+@contextlib.contextmanager
+def signals_ignored() -> Iterator[None]:
+    """A process that begins now ignores Ctrl-C and SIGTERM from its first moment: this one says when it ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

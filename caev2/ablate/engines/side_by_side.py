@@ -7,8 +7,6 @@ which is told as a failure; another worker takes its place.
 import contextlib
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,6 +20,7 @@ from caev2.ablate.engines.engine import LEAVE_S, WAIT_S, Told
 from caev2.ablate.engines.worker import TELL_S, serve
 from caev2.ablate.one_run import Work
 from caev2.pretrain.together.signals import Interrupted
+from caev2.workers import signals_ignored
 
 ASK_S = 1.0
 """Between two requests to leave."""
@@ -98,7 +97,7 @@ class _Crew:
         ours, theirs = context.Pipe()
         words = (theirs, seat.device, self._threads, seat.cores)
         process = context.Process(target=serve, args=words, name=seat.device)
-        with _signals_ignored(), _threads_in_environment(self._threads):
+        with signals_ignored(), _threads_in_environment(self._threads):
             process.start()
         theirs.close()
         self.workers[ours] = _Worker(process, seat)
@@ -206,20 +205,6 @@ def _say_death(process: BaseProcess) -> str:
         f"Its process was ended from outside (exit status {process.exitcode}). Most often memory was short: let fewer "
         "runs be side by side. The same command goes on from the last checkpoint."
     )
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """A process that begins now ignores Ctrl-C and SIGTERM from its first moment, until it is asked to train."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

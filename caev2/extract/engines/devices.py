@@ -6,7 +6,6 @@ has nothing left to do says so before it leaves.
 
 import contextlib
 import multiprocessing
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from caev2.extract.teachers.teacher import Teacher
 from caev2.extract.units import ImageDone
 from caev2.progress import Progress, Silent
 from caev2.store.writer import StoreWriter
+from caev2.workers import signals_ignored
 
 _TELL_SECONDS = 0.2
 _LEAVE_SECONDS = 10.0
@@ -85,27 +85,13 @@ def _employ(
         for device in devices:
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(job, device, duty, theirs), name=device)
-            with _signals_ignored():
+            with signals_ignored():
                 process.start()
             theirs.close()
             crew[ours] = process
         _lead(crew, foreman, tally, progress)
     finally:
         _dismiss(crew)
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """A process that begins now ignores Ctrl-C and SIGTERM from its first moment: this one ends it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _lead(crew: dict[Connection, BaseProcess], foreman: Foreman, tally: Tally | None, progress: Progress) -> None:
