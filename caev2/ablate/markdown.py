@@ -2,11 +2,12 @@
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from caev2.ablate.differences import Finding, find_differences, place_of
 from caev2.ablate.outcome import GridOutcome
 from caev2.ablate.sentences import say_chance, say_findings
+from caev2.ablate.stored import StoredTarget
 from caev2.ablate.wording import (
     is_accuracy,
     join,
@@ -76,7 +77,7 @@ def _section(outcome: GridOutcome, pictures: Pictures) -> list[str]:
         blocks.append(_table(outcome, headlines))
     if others:
         blocks += [*(["In training:"] if headlines else []), _table(outcome, others)]
-    return [*blocks, *_failures(outcome), *_show(pictures)]
+    return [*blocks, *_stored(outcome), *_failures(outcome), *_show(pictures)]
 
 
 def _about(outcome: GridOutcome) -> str:
@@ -128,8 +129,50 @@ def _table(outcome: GridOutcome, metrics: Sequence[str]) -> str:
         if variant == outcome.baseline:
             names = [f"**{name}**" for name in names]
         rows.append([*names, *numbers])
-    aligned = [":---"] * (len(columns) - 2 * len(metrics)) + ["---:"] * 2 * len(metrics)
+    return _grid(columns, rows, words=len(columns) - 2 * len(metrics))
+
+
+def _grid(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
+    """Lines of a table, whose first columns are words and the others numbers."""
+    aligned = [":---"] * words + ["---:"] * (len(columns) - words)
     return "\n".join("| " + " | ".join(map(_escape, cells)) + " |" for cells in (columns, aligned, *rows))
+
+
+def _stored(outcome: GridOutcome) -> list[str]:
+    """What codecs save and lose, where runs learned from several."""
+    if len({one.codec for one in outcome.targets}) < 2:
+        return []
+    about = (
+        "What the codecs save and lose. Errors are shares of the latents' own spread (‖x − x̂‖² / ‖x − mean‖²), cosines "
+        "are between what is left without the mean; all were measured on images that did not calibrate the codec. A "
+        "codec that learns nothing from images was not measured."
+    )
+    rows = [_stored_row(one) for one in outcome.targets]
+    return [_prose(about), _grid(_STORED, rows, words=2)]
+
+
+_STORED = (
+    "store",
+    "codec",
+    "bytes of a row",
+    "error, class token",
+    "error, patches",
+    "cosine, patches",
+    "its 1st percentile",
+)
+
+
+def _stored_row(one: StoredTarget) -> tuple[str, ...]:
+    class_token, patches = (None, None) if one.quality is None else (one.quality.class_token, one.quality.patch_tokens)
+    errors = [figures and figures.relative_error for figures in (class_token, patches)]
+    cosines = (None, None) if patches is None else (patches.centred_cosine_mean, patches.centred_cosine_p1)
+    return (
+        one.store,
+        one.codec,
+        f"{one.row_bytes:,}",
+        *("–" if error is None else f"{100 * error:.3g} %" for error in errors),
+        *("–" if cosine is None else f"{cosine:.4f}" for cosine in cosines),
+    )
 
 
 def _cells(finding: Finding) -> tuple[str, str]:

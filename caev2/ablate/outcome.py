@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caev2.ablate.stored import StoredTarget, stored_target_of
 from caev2.errors import ConfigError
+from caev2.store.codecs.quality import Quality
 from caev2.store.disk import write_whole, writing
 
 FILE_NAME = "outcome.json"
@@ -86,6 +88,8 @@ class GridOutcome:
     """Whether its name is enough to make it again; else it is a file. None: an older version did not say."""
     judged_apart: bool = False
     """Whether other images judged (`--probe-images`) than those that the stores were extracted from."""
+    targets: tuple[StoredTarget, ...] = ()
+    """What runs learned from, as it is stored; nothing: an older version did not say, or teachers were live."""
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -124,8 +128,9 @@ def read_outcome(folder: Path) -> GridOutcome:
         found = json.loads(path.read_bytes())
         axes = tuple(Axis(**{**axis, "values": tuple(axis["values"])}) for axis in found.pop("axes"))
         runs = tuple(_run(one) for one in found.pop("runs"))
+        targets = tuple(stored_target_of(one) for one in found.pop("targets", ()))
         lists = {name: tuple(found.pop(name)) for name in ("metrics", "seeds")}
-        outcome = GridOutcome(axes=axes, runs=runs, **lists, **found)
+        outcome = GridOutcome(axes=axes, runs=runs, targets=targets, **lists, **found)
         _refuse_other_types(outcome)
         return outcome
     except OSError as problem:
@@ -170,6 +175,10 @@ def _refuse_other_types(outcome: GridOutcome) -> None:
     for axis in outcome.axes:
         _expect(axis, _TEXT, "name", "baseline")
         _expect_all("values", axis.values, _TEXT)
+    for target in outcome.targets:
+        _expect(target, _TEXT, "store", "target", "codec")
+        _expect(target, _WHOLE, "images", "views", "row_bytes")
+        _refuse_other_figures(target.quality)
     for run in outcome.runs:
         _expect(run, _TEXT, "name", "variant", "fingerprint")
         _expect(run, _WHOLE, "seed")
@@ -178,6 +187,15 @@ def _refuse_other_types(outcome: GridOutcome) -> None:
         for score in run.scores.values():
             _expect(score, _NUMBER, "value")
             _expect(score, _NUMBER + _MAYBE, "low", "high")
+
+
+def _refuse_other_figures(quality: Quality | None) -> None:
+    kinds = () if quality is None else (quality.class_token, quality.patch_tokens)
+    for figures in kinds:
+        if figures is not None:
+            names = [one.name for one in dataclasses.fields(figures)]
+            _expect(figures, _NUMBER + _MAYBE, "relative_error")
+            _expect(figures, _NUMBER, *(name for name in names if name != "relative_error"))
 
 
 def _expect(one: Any, kinds: tuple[type, ...], *names: str) -> None:

@@ -14,6 +14,7 @@ from caev2.ablate.grids import LOGGED, Grid
 from caev2.ablate.one_run import Work
 from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score, write_outcome
 from caev2.ablate.plan import RUNS, Plan, PlannedRun, State, refuse_other_forms, state_of
+from caev2.ablate.stored import StoredTarget, stored_targets
 from caev2.errors import ConfigError
 from caev2.progress import Progress, Silent
 from caev2.recipe import to_mapping
@@ -72,6 +73,7 @@ def ablate(
         _work(run, plan, out, images, judging, teacher) for word, run in plan.runs.items() if not states[word].is_done
     ]
     refuse_missing_teachers(works)
+    targets = {grid.name: _targets(plan, grid) for grid in plan.grids}
     teller = _Teller(progress or Silent(), states, len(works), judging)
     warn_of_missing_curves(plan.runs, states, out, teller.warn)
     with writing(out):
@@ -83,7 +85,9 @@ def ablate(
     finally:
         teller.end()
         apart = images is not None and judging.images != images
-        outcomes = tuple(_outcome(grid, plan, out, judging, teller.failures, apart=apart) for grid in plan.grids)
+        outcomes = tuple(
+            _outcome(grid, plan, out, judging, teller.failures, targets[grid.name], apart=apart) for grid in plan.grids
+        )
         for outcome in outcomes:
             _write(outcome, out)
     return AblationResult(
@@ -192,8 +196,22 @@ def _scores(run: PlannedRun, folder: Path, judging: Judging, kinds: Sequence[str
     return {} if result is None else scores_of(folder, result, kinds, run.steps)
 
 
+def _targets(plan: Plan, grid: Grid) -> tuple[StoredTarget, ...]:
+    """What a grid's runs learn from, as far as it is stored."""
+    return stored_targets(
+        ((run.store, run.recipe.target) for run, _ in plan.by_grid[grid.name] if run.online is None), plan.study.stores
+    )
+
+
 def _outcome(
-    grid: Grid, plan: Plan, out: Path, judging: Judging, failures: Mapping[str, str], *, apart: bool
+    grid: Grid,
+    plan: Plan,
+    out: Path,
+    judging: Judging,
+    failures: Mapping[str, str],
+    targets: tuple[StoredTarget, ...],
+    *,
+    apart: bool,
 ) -> GridOutcome:
     found = ((run, plan.runs[word]) for run, word in plan.by_grid[grid.name] if word is not None)
     return GridOutcome(
@@ -214,6 +232,7 @@ def _outcome(
         overrides=dict(plan.overrides),
         built_in=_is_built_in(grid),
         judged_apart=apart,
+        targets=targets,
     )
 
 

@@ -25,7 +25,7 @@ from caev2.report.sections.stores import stores_section
 from caev2.report.sections.summary import summary_section
 from caev2.store.disk import write_whole, writing
 
-_OF_RUNS = ("Curves", "Probes", "Pictures", "Store")
+_OF_RUNS = ("Curves", "Probes", "Pictures")
 """Sections that a page of grids alone does without."""
 
 
@@ -118,7 +118,7 @@ def sections_of(runs: Sequence[RunFolder], grids: Sequence[Grid]) -> list[Sectio
         "Probes": partial(probes_section, runs),
         "Ablations": partial(ablations_section, grids),
         "Pictures": partial(pictures_section, runs),
-        "Store": partial(stores_section, runs, stores),
+        "Store": partial(stores_section, runs, stores, grids),
         "Provenance": partial(provenance_section, runs, stores, grids),
         "Environment": lambda: environment_section(describe_machine()),
         "Reproduce": partial(reproduce_section, runs, stores, grids),

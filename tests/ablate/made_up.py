@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score
+from caev2.ablate.stored import StoredTarget
 from caev2.recipe import fingerprint
 
 RECIPE: dict[str, Any] = {
@@ -39,6 +40,7 @@ def make_outcome(
     recipes: Mapping[tuple[str, ...], Mapping[str, Any]] | None = None,
     stores: Mapping[tuple[str, ...], str | None] | None = None,
     val_images: int | None = 5000,
+    targets: Sequence[StoredTarget] = (),
 ) -> GridOutcome:
     """A grid of the given axes, each with its baseline first; values by metric, one for each seed."""
     runs = [
@@ -53,7 +55,7 @@ def make_outcome(
         grid=grid, title=title, claim=claim, source=source, quick=quick, seeds=tuple(seeds), runs=tuple(runs),
         axes=tuple(Axis(name=name, values=tuple(names), baseline=names[0]) for name, names in axes.items()),
         baseline=variant_of(axes, [names[0] for names in axes.values()]), val_images=val_images,
-        metrics=tuple(dict.fromkeys(metric for by_metric in values.values() for metric in by_metric)),
+        targets=tuple(targets), metrics=tuple(dict.fromkeys(metric for by_metric in values.values() for metric in by_metric)),
     )  # fmt: skip
 
 

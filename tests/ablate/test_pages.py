@@ -15,8 +15,10 @@ from pyarrow import parquet
 from caev2.ablate.markdown import ablations_page, table_page
 from caev2.ablate.pages import write_pages
 from caev2.ablate.sentences import say_findings
+from caev2.ablate.stored import StoredTarget
 from caev2.ablate.tables import rows_of
 from caev2.errors import OutputError
+from caev2.store.codecs.quality import Figures, Quality
 from tests.ablate.made_up import averages, make_outcome, supervision, views, write_logs
 
 ALL_FAILED = {((name,), seed): "killed" for name in ("both", "visible", "masked") for seed in (0, 1)}
@@ -116,6 +118,25 @@ def test_the_table_has_a_line_for_each_variant_with_its_numbers():
     ]
     assert training[0] == ["tokens", "loss", "difference", "cosine, masked tokens", "difference"]
     assert training[2][2] == "not comparable: another loss"
+
+
+def test_codecs_are_told_with_what_they_save_and_lose():
+    figures = Figures(
+        tokens=300, relative_error=0.00204, cosine_mean=0.999, cosine_p1=0.998, centred_cosine_mean=0.99894,
+        centred_cosine_p1=0.9967,
+    )  # fmt: skip
+    patches = dataclasses.replace(figures, relative_error=5.94e-5, centred_cosine_mean=0.99997)
+    lossy = StoredTarget(
+        store="views-klt", target="projected", codec="klt", images=1500, views=16, row_bytes=2145,
+        quality=Quality(class_token=figures, patch_tokens=patches),
+    )  # fmt: skip
+    exact = dataclasses.replace(lossy, store="views", codec="float16", row_bytes=16640, quality=None)
+    assert len(tables_in(table_page(supervision(targets=(exact,)), {}))) == 2
+    *_, stored = tables_in(table_page(supervision(targets=(exact, lossy)), {}))
+    assert stored[1:] == [
+        ["views", "float16", "16,640", "–", "–", "–", "–"],
+        ["views-klt", "klt", "2,145", "0.204 %", "0.00594 %", "1.0000", "0.9967"],
+    ]
 
 
 def test_a_page_says_what_it_is_about():

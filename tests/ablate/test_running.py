@@ -23,6 +23,7 @@ from caev2.extract.teachers import recorded
 from caev2.pretrain.identity import read_identity
 from caev2.pretrain.telling.log import read_log
 from caev2.progress import Silent
+from caev2.store.reader import Store
 from tests.ablate.studying import STEPS, Here, grid, outcome_bytes, outcome_of, plan, results_of, run_grids, runs_of
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,11 @@ def test_the_outcome_says_what_the_grid_is(made, done):
     assert found.val_images == 6
     assert found.of("tokens=visible")[1].recipe["loss"]["masked_weight"] == 0
     assert found.of("tokens=visible")[1].recipe["seed"] == 1
+    spec = Store(made / "study" / "views").manifest.spec.targets["projected"]
+    (target,) = found.targets
+    assert (target.store, target.target, target.codec, target.images, target.views, target.row_bytes) == (
+        "views", "projected", spec.codec, 12, 2, spec.row_bytes,
+    )  # fmt: skip
 
 
 def test_the_same_command_again_computes_nothing_and_writes_the_same(made, out):

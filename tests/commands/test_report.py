@@ -3,7 +3,7 @@
 import json
 
 from tests.commands.invoking import caev2, refusal
-from tests.report.made_up import make_study
+from tests.report.made_up_grids import make_study
 from tests.report.reading_pages import Page
 from tests.test_docs import parse
 
@@ -57,7 +57,7 @@ def test_a_study_is_a_page(tmp_path):
     assert caev2("report", tmp_path / "study", tmp_path / "page.html").exit_code == 0
     page = Page((tmp_path / "page.html").read_bytes())
     assert "Which tokens are supervised" in page.by_id["ablations"]
-    assert list(page.by_id) == ["summary", "ablations", "provenance", "environment", "reproduce"]
+    assert list(page.by_id) == ["summary", "ablations", "store", "provenance", "environment", "reproduce"]
     assert [link["href"] for link in page.tags("a")][1:] == [f"#{name}" for name in page.by_id]
     assert "No run was named by itself" in page.by_id["summary"]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.made_up import make_run, make_study
+from tests.report.made_up import make_run
+from tests.report.made_up_grids import make_study
 
 
 @pytest.fixture(scope="session")

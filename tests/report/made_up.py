@@ -1,4 +1,4 @@
-"""Folders as the commands leave them, with made-up numbers: a run and all that judges it, its store, a study's grids."""
+"""Folders as the commands leave them, with made-up numbers: a run, all that judges it, and its store."""
 
 import dataclasses
 import json
@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from caev2.ablate.finding import scores_of
-from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score, write_outcome
 from caev2.eval.entrants import RunFacts, sha256_of_file
 from caev2.eval.finetuning.recipes import DEMO as FINETUNE
 from caev2.eval.interval import spread, wilson
@@ -58,14 +56,17 @@ def make_store(folder: Path) -> Manifest:
     manifest = manifest_of()
     (folder / codec_path("projected")).mkdir(parents=True)
     (folder / FILE_NAME).write_bytes(manifest.to_bytes())
+    (folder / codec_path("projected") / "quality.json").write_text(quality_of_codec().to_json())
+    return manifest
+
+
+def quality_of_codec() -> Quality:
     class_token = Figures(
         tokens=1000, relative_error=0.0104, cosine_mean=0.9981, cosine_p1=0.9962, centred_cosine_mean=0.9948,
         centred_cosine_p1=0.9911,
     )  # fmt: skip
     patches = dataclasses.replace(class_token, tokens=64_000, relative_error=0.0121, centred_cosine_mean=0.9939)
-    quality = Quality(class_token=class_token, patch_tokens=patches)
-    (folder / codec_path("projected") / "quality.json").write_text(quality.to_json())
-    return manifest
+    return Quality(class_token=class_token, patch_tokens=patches)
 
 
 def identity_of(recipe: PretrainRecipe = DEMO, manifest: Manifest | None = None) -> RunIdentity:
@@ -115,7 +116,7 @@ def write_log(run: Path, *, steps: int = STEPS, judged: bool = True, phase: int 
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _judged(role, place: int, classes) -> Judged:
+def judged_as(role, place: int, classes) -> Judged:
     accuracy, draws, per_class = {}, {}, {}
     for number, (kind, values) in enumerate(FOUND.items()):
         if values[place] is None:
@@ -139,7 +140,7 @@ def _judged(role, place: int, classes) -> Judged:
 def probe_result(facts: RunFacts | None, classes=CLASSES, **changes) -> ProbeResult:
     kinds = ("knn", "linear", "few-shot", "attentive")
     values = {
-        "subjects": tuple(_judged(role, place, classes) for place, role in enumerate(ROLES)), "classes": classes,
+        "subjects": tuple(judged_as(role, place, classes) for place, role in enumerate(ROLES)), "classes": classes,
         "train_images": 6000, "val_images": VAL, "train_digest": "a" * 64, "val_digest": "b" * 64, "orientation": "exif",
         "seed": 0, "settings": settings_of(kinds, ProbeSettings()), "run": facts,
     }  # fmt: skip
@@ -205,74 +206,3 @@ def make_run(
     make_picture(folder / "pictures" / "patches.png", 900, 620)
     make_picture(folder / "pictures" / "attention.png", 1200, 360)
     return identity
-
-
-GRID = {
-    "both": {"knn": (0.520, 0.530, 0.525), "linear": (0.610, 0.604, 0.607), "cosine_masked": (0.81, 0.80, 0.81)},
-    "visible": {"knn": (0.400, 0.404, 0.409), "linear": (0.600, 0.611, 0.603), "cosine_masked": (0.02, 0.01, 0.02)},
-    "masked": {"knn": (0.510, 0.519, 0.512), "linear": (0.598, 0.596, 0.595), "cosine_masked": (0.79, 0.78, 0.79)},
-}
-WEIGHTS = {"both": {}, "visible": {"masked_weight": 0.0}, "masked": {"visible_weight": 0.0}}
-
-
-def make_judged(folder: Path, identity: RunIdentity, numbers: dict[str, float]) -> None:
-    """A run of a grid, whose student has these accuracies and whose log ends with this cosine."""
-    folder.mkdir(parents=True)
-    claim_run(folder, identity)
-    student = _judged("student", 2, CLASSES)
-    accuracy = {
-        name: dataclasses.replace(wilson(round(numbers[name] * VAL), VAL), value=numbers[name])
-        for name in ("knn", "linear")
-    }
-    student = dataclasses.replace(
-        student, accuracy=accuracy, draws={}, per_class={name: student.per_class[name] for name in accuracy}
-    )
-    facts = facts_of(identity, make_checkpoint(folder, identity, 10), 10)
-    save_result(
-        probe_result(facts, subjects=(student,), settings=settings_of(("knn", "linear"), ProbeSettings())), folder
-    )
-    record = {"step": 9, "epoch": 0, "loss": 0.5, "cosine_masked": numbers["cosine_masked"], "images_per_s": 100.0}
-    (folder / "log.jsonl").write_text(json.dumps(record) + "\n")
-
-
-def scores_made(folder: Path) -> dict[str, Score]:
-    """What `caev2 ablate` reads of such a run."""
-    found = scores_of(folder, json.loads((folder / "result.json").read_text()), ("knn", "linear"), 10)
-    return {name: score for name, score in found.items() if name != "loss"}
-
-
-def make_study(out: Path, grid: str = "supervision", *, failing: str | None = None) -> GridOutcome:
-    """The folder of `caev2 ablate` with one grid of three variants and three seeds, and its runs."""
-    runs = []
-    for variant, metrics in GRID.items():
-        for seed in range(3):
-            loss = dataclasses.replace(DEMO.loss, **WEIGHTS[variant])
-            recipe = dataclasses.replace(DEMO, loss=loss, seed=seed, epochs=3)
-            identity = identity_of(recipe)
-            folder = out / "runs" / identity.fingerprint()
-            if not folder.exists():
-                make_judged(folder, identity, {name: values[seed] for name, values in metrics.items()})
-            failed = failing if variant == "masked" and seed == 2 else None
-            scores = {} if failed else scores_made(folder)
-            runs.append(
-                RunOutcome(
-                    name=f"{grid}/tokens={variant}/seed={seed}",
-                    variant=f"tokens={variant}",
-                    seed=seed,
-                    store="views",
-                    fingerprint=identity.fingerprint(),
-                    settings={"tokens": variant},
-                    recipe=identity.recipe,
-                    scores=scores,
-                    failure=failed,
-                )
-            )
-    outcome = GridOutcome(
-        grid=grid, title="Which tokens are supervised", quick=True, seeds=(0, 1, 2), runs=tuple(runs), val_images=VAL,
-        claim="Supervising visible tokens matters more than supervising masked ones.",
-        source="Zhang et al. (2211.09799), table 1", baseline="tokens=both", metrics=("knn", "linear", "cosine_masked"),
-        axes=(Axis(name="tokens", values=tuple(GRID), baseline="both"),),
-    )  # fmt: skip
-    make_picture(out / grid / "curves.png", 1100, 420)
-    write_outcome(outcome, out / grid)
-    return outcome

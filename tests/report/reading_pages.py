@@ -1,7 +1,12 @@
 """What a page says, as a reader of its markup finds it."""
 
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
+from caev2.report.run import report
+
+HOSTILE = '<script>alert("x")</script>'
 _VOID = {"br", "hr", "img", "meta"}
 
 
@@ -14,6 +19,7 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.by_id: dict[str, str] = {}
         self.codes: list[str] = []
+        self.rows_by_id: dict[str, list[list[str]]] = {}
         self._open: list[str] = []
         self._ids: list[str] = []
         self.feed(content.decode())
@@ -30,6 +36,10 @@ class Page(HTMLParser):
             self.by_id[self._ids[-1]] = ""
         if tag == "code":
             self.codes.append("")
+        if tag == "tr" and self._ids:
+            self.rows_by_id.setdefault(self._ids[-1], []).append([])
+        if tag in ("th", "td") and self._ids:
+            self.rows_by_id[self._ids[-1]][-1].append("")
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag, f"{tag} ends where another element does"
@@ -44,6 +54,8 @@ class Page(HTMLParser):
             self.by_id[self._ids[-1]] += data
         if "code" in self._open:
             self.codes[-1] += data
+        if self._ids and {"th", "td"} & set(self._open):
+            self.rows_by_id[self._ids[-1]][-1][-1] += data
 
     def tags(self, name: str) -> list[dict[str, str | None]]:
         return [attributes for tag, attributes in self.elements if tag == name]
@@ -51,3 +63,12 @@ class Page(HTMLParser):
     @property
     def commands(self) -> list[str]:
         return [code for code in self.codes if code.startswith("caev2 ")]
+
+    def rows(self, section: str) -> list[list[str]]:
+        """Of all tables of a section, the text of every cell."""
+        return self.rows_by_id.get(section, [])
+
+
+def page_of(*places: Path, out: Path, **options: Any) -> Page:
+    report(places, out, **options)
+    return Page(out.read_bytes())

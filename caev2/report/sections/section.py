@@ -8,8 +8,8 @@ from caev2.report.reading.files import Gap
 from caev2.report.reading.runs import RunFolder
 
 NO_RUN = Gap(
-    what="No run was named by itself, so curves, probes, pictures and store quality are left out; the runs of a grid "
-    "lie beside it.",
+    what="No run was named by itself, so curves, probes and pictures of students are left out; the runs of a grid lie "
+    "beside it.",
     command="caev2 report OUT/runs/FINGERPRINT report.html",
 )
 """Why a page of grids alone has no section about runs."""

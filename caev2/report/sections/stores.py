@@ -3,22 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from caev2.ablate.stored import StoredTarget
 from caev2.report.drawing.markup import Html, tag
 from caev2.report.reading.files import Gap
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
+from caev2.report.reading.studies import ABLATE, Grid
 from caev2.report.sections.section import Section, facts, table
 from caev2.store.codecs.quality import Figures, Quality
 from caev2.store.disk import say_bytes
 from caev2.store.manifest import Manifest
 
 
-def stores_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]) -> Section:
-    """The store of every run; of runs that share one, once.
+def stores_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder], grids: Sequence[Grid] = ()) -> Section:
+    """The store of every run, of runs that share one, once; and what grids recorded of theirs.
 
     Args:
         runs: In the order of the page.
         stores: By the name of the run.
+        grids: In the order of the page.
     """
     body: list[Html] = []
     known = set()
@@ -29,12 +32,16 @@ def stores_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder])
         known.add(digest)
         body += [tag("h3", f"Store of {run.name}")] if len(runs) > 1 else []
         body += _show(store.manifest, store.quality)
+    targets = dict.fromkeys(one for grid in grids if grid.outcome is not None for one in grid.outcome.targets)
+    if targets:
+        body += [tag("h3", "Stores of the grids")] if runs else []
+        body.append(_recorded(list(targets)))
     return Section(
         id="store",
         title="Store quality",
         about="The targets that the student learned: what was kept of the teacher’s latents, and what a codec lost.",
         body=tuple(body),
-        gaps=_gaps(runs, stores),
+        gaps=(*_gaps(runs, stores), *_unrecorded(grids)),
     )
 
 
@@ -42,6 +49,52 @@ def _gaps(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]) -> tuple
     """What is missing; of several runs, each says of which."""
     found = [(run.name, gap) for run in runs for gap in stores[run.name].gaps]
     return tuple(gap if len(runs) == 1 else replace(gap, what=f"{name}: {gap.what}") for name, gap in found)
+
+
+def _unrecorded(grids: Sequence[Grid]) -> tuple[Gap, ...]:
+    """Grids of an older version, which did not record it."""
+    names = [grid.name for grid in grids if grid.outcome is not None and not grid.outcome.targets]
+    if not names:
+        return ()
+    what = (
+        f"Nothing was recorded of the stores of {', '.join(names)}. The same command records it; no run is done again."
+    )
+    return (Gap(what=what, command=ABLATE),)
+
+
+def _recorded(targets: Sequence[StoredTarget]) -> Html:
+    """A line for each target that grids learned from."""
+    head = (
+        "store",
+        "target",
+        "codec",
+        "images × views",
+        "row",
+        "error, class token",
+        "error, patches",
+        "cosine, patches",
+        "1st percentile",
+    )
+    return table(head, map(_recorded_row, targets), about="Targets of the grids’ stores", words=3)
+
+
+def _recorded_row(one: StoredTarget) -> tuple[str, ...]:
+    class_token, patches = (None, None) if one.quality is None else (one.quality.class_token, one.quality.patch_tokens)
+    cosines = (None, None) if patches is None else (patches.centred_cosine_mean, patches.centred_cosine_p1)
+    return (
+        one.store,
+        one.target,
+        one.codec,
+        f"{one.images:,} × {one.views}",
+        say_bytes(one.row_bytes),
+        *(_say_error(figures) for figures in (class_token, patches)),
+        *("–" if cosine is None else f"{cosine:.4f}" for cosine in cosines),
+    )
+
+
+def _say_error(figures: Figures | None) -> str:
+    error = None if figures is None else figures.relative_error
+    return "–" if error is None else f"{100 * error:.3g} %"
 
 
 def _show(manifest: Manifest, quality: Mapping[str, Quality | None]) -> list[Html]:
@@ -105,6 +158,5 @@ def _quality(manifest: Manifest, quality: Mapping[str, Quality | None]) -> list[
 
 
 def _say(figures: Figures) -> tuple[str, ...]:
-    error = "–" if figures.relative_error is None else f"{100 * figures.relative_error:.2f} %"
     cosines = (figures.cosine_mean, figures.cosine_p1, figures.centred_cosine_mean, figures.centred_cosine_p1)
-    return (f"{figures.tokens:,}", error, *(f"{one:.4f}" for one in cosines))
+    return (f"{figures.tokens:,}", _say_error(figures), *(f"{one:.4f}" for one in cosines))

@@ -6,8 +6,9 @@ patches are judged apart, each about its own mean.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -46,6 +47,18 @@ class Quality:
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
 
+def quality_of(content: Mapping[str, Any]) -> Quality:
+    """The quality whose fields these are, as `dataclasses.asdict` has them.
+
+    Raises:
+        KeyError, TypeError: They are something else.
+    """
+    patches = content["patch_tokens"]
+    return Quality(
+        class_token=Figures(**content["class_token"]), patch_tokens=None if patches is None else Figures(**patches)
+    )
+
+
 def quality_of_json(text: str | bytes) -> Quality:
     """Read what `Quality.to_json` wrote.
 
@@ -53,11 +66,7 @@ def quality_of_json(text: str | bytes) -> Quality:
         StoreCorrupt: It is something else.
     """
     try:
-        content = json.loads(text)
-        patches = content["patch_tokens"]
-        return Quality(
-            class_token=Figures(**content["class_token"]), patch_tokens=None if patches is None else Figures(**patches)
-        )
+        return quality_of(json.loads(text))
     except (ValueError, KeyError, TypeError) as problem:
         raise StoreCorrupt(
             f"A record of a codec's quality is damaged ({problem}): it is not the JSON that was written. Restore "
