@@ -176,7 +176,7 @@ def _refuse_other_types(outcome: GridOutcome) -> None:
         _expect(axis, _TEXT, "name", "baseline")
         _expect_all("values", axis.values, _TEXT)
     for target in outcome.targets:
-        _expect(target, _TEXT, "store", "target", "codec")
+        _expect(target, _TEXT, "store", "digest", "target", "codec")
         _expect(target, _WHOLE, "images", "views", "row_bytes")
         _refuse_other_figures(target.quality)
     for run in outcome.runs:

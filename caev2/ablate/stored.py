@@ -15,6 +15,8 @@ class StoredTarget:
 
     store: str
     """Its name in the study."""
+    digest: str
+    """Root digest of the store, as the run.json of every run that learned from it has it."""
     target: str
     codec: str
     images: int
@@ -43,6 +45,7 @@ def _stored(name: str, target: str, store: Store) -> StoredTarget:
     spec = store.manifest.spec.targets[target]
     return StoredTarget(
         store=name,
+        digest=store.manifest.root_digest or "",
         target=target,
         codec=spec.codec,
         images=store.manifest.images,

@@ -127,7 +127,7 @@ def test_codecs_are_told_with_what_they_save_and_lose():
     )  # fmt: skip
     patches = dataclasses.replace(figures, relative_error=5.94e-5, centred_cosine_mean=0.99997)
     lossy = StoredTarget(
-        store="views-klt", target="projected", codec="klt", images=1500, views=16, row_bytes=2145,
+        store="views-klt", digest="ab" * 32, target="projected", codec="klt", images=1500, views=16, row_bytes=2145,
         quality=Quality(class_token=figures, patch_tokens=patches),
     )  # fmt: skip
     exact = dataclasses.replace(lossy, store="views", codec="float16", row_bytes=16640, quality=None)

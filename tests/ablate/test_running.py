@@ -94,8 +94,10 @@ def test_the_outcome_says_what_the_grid_is(made, done):
     assert found.val_images == 6
     assert found.of("tokens=visible")[1].recipe["loss"]["masked_weight"] == 0
     assert found.of("tokens=visible")[1].recipe["seed"] == 1
-    spec = Store(made / "study" / "views").manifest.spec.targets["projected"]
+    manifest = Store(made / "study" / "views").manifest
+    spec = manifest.spec.targets["projected"]
     (target,) = found.targets
+    assert target.digest == manifest.root_digest
     assert (target.store, target.target, target.codec, target.images, target.views, target.row_bytes) == (
         "views", "projected", spec.codec, 12, 2, spec.row_bytes,
     )  # fmt: skip

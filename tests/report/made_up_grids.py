@@ -31,7 +31,7 @@ def stored(store: str = "views", codec: str = "lloyd4", quality: Quality | None 
     """The target that every run of the study learned from."""
     manifest = manifest_of(codec)
     return StoredTarget(
-        store=store, target="projected", codec=codec, images=manifest.images, views=manifest.views,
+        store=store, digest=manifest.root_digest or "", target="projected", codec=codec, images=manifest.images, views=manifest.views,
         row_bytes=manifest.spec.targets["projected"].row_bytes, quality=quality or quality_of_codec(),
     )  # fmt: skip
 
