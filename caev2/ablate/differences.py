@@ -1,7 +1,7 @@
 """What a grid's numbers allow one to say: means over seeds, and paired differences to the baseline."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from statistics import fmean, stdev
@@ -39,8 +39,8 @@ class Difference:
 
     @property
     def is_judged(self) -> bool:
-        """Whether a direction could have been claimed."""
-        return self.standard_error is not None
+        """Whether a direction could have been claimed: there are pairs, and they do not all differ by the same."""
+        return bool(self.standard_error)
 
     @property
     def is_claimed(self) -> bool:
@@ -167,95 +167,6 @@ def is_one_measure(outcome: GridOutcome, metric: str) -> bool:
 def _settings_of(runs: Sequence[RunOutcome], part: str) -> list[Any]:
     found = [reduce(lambda at, name: (at or {}).get(name), part.split("."), run.recipe) for run in runs]
     return [one for place, one in enumerate(found) if one not in found[:place]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chance:
-    """How far claims of a direction can be trusted when many comparisons are made."""
-
-    judged: int
-    """Comparisons of at least two pairs."""
-    claimed: int
-    """Those in which a direction is claimed."""
-    expected: float | int
-    """How many claims there would be on average, were there no difference anywhere."""
-    pairs: tuple[int, ...]
-    """The numbers of pairs that comparisons had."""
-
-
-def count_claims(differences: Iterable[Difference]) -> Chance:
-    """Count comparisons, claims, and what chance alone would claim."""
-    judged = [one for one in differences if one.is_judged]
-    return Chance(
-        judged=len(judged),
-        claimed=sum(one.is_claimed for one in judged),
-        expected=math.fsum(chance_of_a_claim(one.pairs) for one in judged),
-        pairs=tuple(sorted({one.pairs for one in judged})),
-    )
-
-
-def chance_of_a_claim(pairs: int) -> float:
-    """How often a direction is claimed where there is none: P(|t| > 2) of Student's t with `pairs` - 1 degrees.
-
-    It takes differences that are normally distributed. The finite sums are 26.7.3 and 26.7.4 of Abramowitz and Stegun.
-    """
-    degrees = pairs - 1
-    angle = math.atan(CLAIM_ERRORS / math.sqrt(degrees))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    if degrees == 1:
-        return 1 - 2 * angle / math.pi
-    is_odd = degrees % 2
-    term = cosine if is_odd else 1.0
-    total = term
-    for power in range(2 + is_odd, degrees - 1, 2):
-        term *= cosine**2 * (power - 1) / power
-        total += term
-    inside = 2 / math.pi * (angle + sine * total) if is_odd else sine * total
-    return 1 - inside
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A comparison along one axis of several, all else equal."""
-
-    axis: str
-    value: str
-    """Of the variant; the reference has the axis' baseline."""
-    variant: str
-    reference: str
-    difference: Difference
-
-
-def steps_along_axes(outcome: GridOutcome, metric: str) -> tuple[Step, ...]:
-    """Of a grid with several axes: each variant against the one with a single axis put back to its baseline.
-
-    Where several settings differ from the baseline of the grid at once, nobody knows which of them makes the
-    difference. In a grid with one axis there is nothing that `find_differences` does not say.
-    """
-    by_place = {place_of(outcome, variant): variant for variant in outcome.variants}
-    steps = []
-    for number, axis in enumerate(outcome.axes if len(outcome.axes) > 1 else ()):
-        for place, variant in by_place.items():
-            reference = by_place.get((*place[:number], axis.baseline, *place[number + 1 :]))
-            if reference is not None and reference != variant:
-                difference = compare(outcome.of(variant), outcome.of(reference), metric)
-                steps.append(
-                    Step(
-                        axis=axis.name,
-                        value=place[number],
-                        variant=variant,
-                        reference=reference,
-                        difference=difference,
-                    )
-                )
-    return tuple(steps)
-
-
-def comparisons_of(outcome: GridOutcome) -> tuple[Difference, ...]:
-    """Every comparison of a grid, once: with its baseline, and along its axes."""
-    with_baseline = [one.difference for one in find_differences(outcome) if one.difference is not None]
-    steps = [step for metric in outcome.metrics for step in steps_along_axes(outcome, metric)]
-    return (*with_baseline, *(step.difference for step in steps if step.reference != outcome.baseline))
 
 
 def place_of(outcome: GridOutcome, variant: str) -> tuple[str, ...]:

@@ -2,16 +2,9 @@
 
 from collections.abc import Sequence
 
-from caev2.ablate.differences import (
-    Difference,
-    Verdict,
-    chance_of_a_claim,
-    comparisons_of,
-    count_claims,
-    find_differences,
-    place_of,
-    steps_along_axes,
-)
+from caev2.ablate.chance import chance_of_a_claim, count_claims
+from caev2.ablate.comparisons import comparisons_of, steps_along_axes
+from caev2.ablate.differences import Difference, Verdict, find_differences, place_of
 from caev2.ablate.outcome import GridOutcome
 from caev2.ablate.wording import is_accuracy, join, label_of, say_difference, say_setting, say_verdict, title_of
 
@@ -106,19 +99,20 @@ def _say_where(those: Compared, metric: str, with_numbers: bool) -> str:
 def _label_without(outcome: GridOutcome, variant: str, number: int) -> str:
     """A variant by its settings on all axes but one."""
     settings = zip(outcome.axes, place_of(outcome, variant), strict=True)
-    return ", ".join(say_setting(axis.name, value) for place, (axis, value) in enumerate(settings) if place != number)
+    return " with ".join(
+        say_setting(axis.name, value) for place, (axis, value) in enumerate(settings) if place != number
+    )
 
 
 def say_chance(outcomes: Sequence[GridOutcome]) -> list[str]:
     """How many comparisons there are, how many claims, and how many of them chance alone would make."""
-    chance = count_claims(one for outcome in outcomes for one in comparisons_of(outcome))
+    chance = count_claims(one.difference for one in comparisons_of(outcomes))
     if not chance.judged:
-        return ["No comparison has two pairs of runs, so no direction is claimed."]
+        return ["No comparison has two pairs of runs that differ unlike, so no direction is claimed."]
     shares = [f"{100 * chance_of_a_claim(pairs):.1f} % of those over {pairs} pairs" for pairs in chance.pairs]
     expected = f"{chance.expected:.0f}" if chance.expected >= 10 else f"{chance.expected:.1f}"
     return [
-        f"Comparisons made: {chance.judged}. Directions claimed: {chance.claimed}. With so few pairs chance alone "
-        f"claims many: were there no difference anywhere, about {expected} directions would be claimed all the "
-        f"same ({join(shares)}). Trust a claim that is many standard errors large, or that several metrics share, "
-        "more than one that barely passes."
+        f"Comparisons made, each once: {chance.judged}. Directions claimed: {chance.claimed}. Were there no difference "
+        f"anywhere, chance alone would claim about {expected} ({join(shares)}). Trust a claim that is many standard "
+        "errors large, or that several metrics share, more than one that barely passes."
     ]
