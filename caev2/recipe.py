@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from caev2.errors import ConfigError
 
 T = TypeVar("T")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_:./-]*")
+_SPECIAL = ("none", "null", "true", "false", "inf", "nan")  # what `--set` would not read as a word
 
 
 def speed(default: Any) -> Any:
@@ -124,6 +127,28 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def spell(value: Any, *, within: bool = False) -> str:
+    """A value as `--set` reads it.
+
+    Args:
+        value: A number, a text, a list or a mapping of them, true, false or none.
+        within: Whether it stands in a list, where texts need quotes.
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(spell(one, within=True) for one in value) + "]"
+    if isinstance(value, dict):
+        pairs = (f"{spell(str(key), within=True)} = {spell(one, within=True)}" for key, one in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, str):
+        plain = not within and _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL
+        return value if plain else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
 
 
 def merge(recipe: T, mapping: Mapping[str, Any], where: str, prefix: str = "") -> T:

@@ -20,13 +20,15 @@ PANELS = {
     "knn_percent": "kNN, %",
 }
 """Words of the log, and what they are called."""
+_ON_THE_WAY = "knn_percent"
 Curve = dict[float, float]
 
 
 def read_curves(outcome: GridOutcome, runs: Path, warn: Callable[[str], None]) -> dict[str, dict[str, Curve]]:
     """By word of the log and variant: the mean over seeds at every epoch that all logged seeds have.
 
-    Runs that failed, whose folder is gone, or whose log is damaged are left out: nothing else depends on a log.
+    Runs that failed, whose folder is gone, or whose log is damaged are left out: nothing else depends on a log. So is
+    kNN on the way where one variant of several has it: another grid asked for it, and there is nothing to compare.
 
     Args:
         outcome: The grid.
@@ -40,6 +42,8 @@ def read_curves(outcome: GridOutcome, runs: Path, warn: Callable[[str], None]) -
             curves = [log[name] for log in logs if log[name]]
             if curves:
                 by_variant[variant] = _mean(curves)
+    if len(found[_ON_THE_WAY]) < min(2, len(found["loss"])):
+        del found[_ON_THE_WAY]
     return {name: by_variant for name, by_variant in found.items() if by_variant}
 
 

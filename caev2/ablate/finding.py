@@ -27,6 +27,7 @@ class Judging:
     train_digest: str
     val_digest: str
     val_images: int
+    classes: int
     seed: int = 0
     """Of the held-out tenth and the heads; the same for all runs, whose own seeds are others."""
     settings: ProbeSettings = field(default_factory=ProbeSettings)
@@ -39,7 +40,13 @@ class Judging:
             SourceError: They have no such parts, or no classes.
         """
         train, val = open_splits(images)
-        return cls(images=images, train_digest=train.digest(), val_digest=val.digest(), val_images=len(val))
+        return cls(
+            images=images,
+            train_digest=train.digest(),
+            val_digest=val.digest(),
+            val_images=len(val),
+            classes=len(val.classes),
+        )
 
     def answers(self, kinds: Sequence[str], result: Mapping[str, Any], fingerprint: str, step: int) -> bool:
         """Whether a saved result says what these kinds of probes find of a run at its end."""
@@ -83,7 +90,13 @@ def _results(run: Path) -> Iterator[Mapping[str, Any]]:
             yield found
 
 
-def scores_of(run: Path, result: Mapping[str, Any], kinds: Sequence[str], steps: int) -> dict[str, Score]:
+def final_scores(run: Path, judging: Judging, kinds: Sequence[str], steps: int) -> dict[str, Score]:
+    """Every number of a run that is trained and judged; nothing of one that is not."""
+    result = find_result(run, judging, kinds, steps)
+    return {} if result is None else scores_of(run, result, kinds)
+
+
+def scores_of(run: Path, result: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Score]:
     """Every number of a finished run: of the probes, and of the last epoch in its log."""
     student = _student(result)
     accuracy, draws = student["accuracy"], student.get("draws", {})
@@ -97,10 +110,10 @@ def last_figures(run: Path) -> dict[str, float]:
     One step's figures are those of one batch. A kind of token that is not predicted has no cosine.
     """
     try:
-        records = [one for one in read_log(run) if "loss" in one]
+        records = [one for one in read_log(run) if "loss" in one and one.get("applied", True)]
     except CheckpointError:  # training does not depend on the log, and what the probes say does not either
         return {}
-    last = [one for one in records if one["epoch"] == records[-1]["epoch"]]
+    last = [one for one in records if one["epoch"] == records[-1]["epoch"]] if records else []
     figures = {name: [one[name] for one in last if _is_number(one.get(name))] for name in LOGGED}
     return {name: fmean(values) for name, values in figures.items() if values}
 

@@ -155,10 +155,12 @@ def _texts(content: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 
 def say_value(value: Any) -> str:
-    """The name of a value that has no other: as TOML writes it."""
+    """The name of a value that has no other: a number to its last digit, and a whole one without a point."""
     if value is None:
         return "none"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _refuse_unknown(content: Mapping[str, Any], known: Iterable[str], what: str) -> None:

@@ -6,7 +6,7 @@ same seeds, so that two of them can be compared pair by pair.
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class Value:
 
     def __post_init__(self):
         check_name(self.name, "value of an axis")
+        if self.store is not None:
+            check_name(self.store, "store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +111,28 @@ class Grid:
         self._check_axes()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"Grid {self.name}: seeds are {list(self.seeds)}. Give one at least, each once.")
-        for kind in self.evaluations:
-            if kind not in EVALUATIONS:
-                raise ConfigError(f"Grid {self.name}: no evaluation {kind!r}. {nearest(kind, EVALUATIONS)}")
-        for metric in self.metrics:
-            if metric not in self.known_metrics:
-                raise ConfigError(f"Grid {self.name}: no metric {metric!r}. {nearest(metric, self.known_metrics)}")
+        self._check_words("evaluation", self.evaluations, EVALUATIONS)
+        self._check_words("metric", self.metrics, self.known_metrics)
+        for store in (self.store, *self.stores):
+            check_name(store, "store")
+
+    def _check_words(self, what: str, words: Sequence[str], known: Iterable[str]) -> None:
+        """Each is known, and said once."""
+        for word in words:
+            if word not in known:
+                raise ConfigError(f"Grid {self.name}: no {what} {word!r}. {nearest(word, known)}")
+            if words.count(word) > 1:
+                raise ConfigError(f"Grid {self.name}: the {what} {word!r} is given twice. Give it once.")
 
     def _check_axes(self) -> None:
         names = [axis.name for axis in self.axes]
         if not names:
             raise ConfigError(f"Grid {self.name} varies nothing. Give it an axis.")
+        if any("ema_decay" in axis.touched for axis in self.axes):
+            raise ConfigError(
+                f"Grid {self.name}: an axis varies ema_decay, which changes averaged weights alone, and runs are "
+                "judged by those that training ends with. For averaged ones there is `caev2 probe --ema`."
+            )
         if len(set(names)) < len(names) or "seed" in names:
             raise ConfigError(f"Grid {self.name}: axes are called {names}. Give each a name of its own, but `seed`.")
         for one, other in itertools.combinations(self.axes, 2):

@@ -1,6 +1,7 @@
 """How a store of a study is made, for the message about one that is missing."""
 
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,24 @@ class StoreMaking:
         command = ["caev2", "store", "convert", f"{study}/{self.of}", f"{study}/{name}", "--codec", self.convert]
         command += ["--targets", ",".join(self.targets)] if self.targets else []
         return shlex.join([*command, "--any-quality"] if self.any_quality else command)
+
+
+def with_sources(names: Iterable[str], stores: Mapping[str, StoreMaking]) -> dict[str, StoreMaking]:
+    """How some stores are made, those before them that they are converted from; not those that nobody says how to make.
+
+    Args:
+        names: Of the stores.
+        stores: How stores are made, by name.
+    """
+    found: dict[str, StoreMaking] = {}
+    for name in names:
+        making = stores.get(name)
+        if making is None:
+            continue
+        if making.convert is not None:
+            found = {**found, **with_sources([making.of], stores)}
+        found[name] = making
+    return found
 
 
 def _make_built_in(study: Path) -> str:

@@ -13,6 +13,7 @@ from caev2.ablate.wording import (
     join,
     say_axis,
     say_difference,
+    say_settings,
     say_value,
     say_verdict,
     title_of,
@@ -22,9 +23,10 @@ Pictures = Mapping[str, str]
 """What they show, and where they lie as seen from the page."""
 
 _COLUMNS = 110
+_NOTHING_OF_IMAGENET = "Its numbers say nothing about ImageNet."
 _READING = (
-    "Every grid changes one or two settings of pre-training and leaves all others alone. Numbers are means over seeds "
-    "± one standard deviation. kNN and linear probe are shares of right answers on images that training never saw. "
+    "The variants of a grid differ in what its axes set and in nothing else. Numbers are means over seeds ± one "
+    "standard deviation. kNN and linear probe are shares of right answers on images that training never saw. "
     "Cosines and the loss come from training itself: they say how well targets are met, not how good the features are.",
     "Each variant is compared with the baseline seed by seed: two runs of one seed share what the seed decides, such "
     "as the order of images, so some of the luck cancels. A difference is its mean over these pairs ± its standard "
@@ -81,18 +83,24 @@ def _section(outcome: GridOutcome, pictures: Pictures) -> list[str]:
 
 
 def _about(outcome: GridOutcome) -> str:
-    form = f"This is the {'quick' if outcome.quick else 'full'} form of the grid `{outcome.grid}`"
-    form += ": small, short runs. Its numbers say nothing about ImageNet." if outcome.quick else "."
     baseline = join([f"{say_axis(axis.name)} = {axis.baseline}" for axis in outcome.axes]) or outcome.baseline
     parts = [
         f"The claim: {outcome.claim.rstrip('.')}." if outcome.claim else "",
         f"Source: {outcome.source.rstrip('.')}." if outcome.source else "",
-        form,
+        _say_form(outcome),
+        f"Recipe: `{outcome.recipe}`." if outcome.recipe else "",
+        f"Set for all runs: {say_settings(outcome.overrides)}." if outcome.overrides else "",
         _say_judged([outcome]),
         _say_seeds(outcome.seeds),
         f"The baseline is {baseline}.",
     ]
     return _prose(" ".join(part for part in parts if part))
+
+
+def _say_form(outcome: GridOutcome) -> str:
+    if outcome.quick:
+        return f"This is the quick form of the grid `{outcome.grid}`: small, short runs. {_NOTHING_OF_IMAGENET}"
+    return f"This is the {'full form of the ' if outcome.built_in else ''}grid `{outcome.grid}`."
 
 
 def _prose(text: str) -> str:
@@ -108,7 +116,13 @@ def _bullets(sentences: Sequence[str]) -> str:
 
 def _say_judged(outcomes: Sequence[GridOutcome]) -> str:
     counts = sorted({one.val_images for one in outcomes if one.val_images is not None})
-    return f"Each run was judged on {join([f'{count:,}' for count in counts], ' or ')} images." if counts else ""
+    classes = sorted({one.classes for one in outcomes if one.classes})
+    if not counts:
+        return ""
+    words = f"Each run was judged on {join([f'{count:,}' for count in counts], ' or ')} images"
+    if len(classes) != 1:
+        return words + "."
+    return f"{words} of {classes[0]:,} classes; one guess in {classes[0]:,} is right."
 
 
 def _say_seeds(seeds: Sequence[int]) -> str:
@@ -129,10 +143,10 @@ def _table(outcome: GridOutcome, metrics: Sequence[str]) -> str:
         if variant == outcome.baseline:
             names = [f"**{name}**" for name in names]
         rows.append([*names, *numbers])
-    return _grid(columns, rows, words=len(columns) - 2 * len(metrics))
+    return _table_of(columns, rows, words=len(columns) - 2 * len(metrics))
 
 
-def _grid(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
+def _table_of(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
     """Lines of a table, whose first columns are words and the others numbers."""
     aligned = [":---"] * words + ["---:"] * (len(columns) - words)
     return "\n".join("| " + " | ".join(map(_escape, cells)) + " |" for cells in (columns, aligned, *rows))
@@ -148,7 +162,7 @@ def _stored(outcome: GridOutcome) -> list[str]:
         "codec that learns nothing from images was not measured."
     )
     rows = [_stored_row(one) for one in outcome.targets]
-    return [_prose(about), _grid(_STORED, rows, words=2)]
+    return [_prose(about), _table_of(_STORED, rows, words=2)]
 
 
 _STORED = (
@@ -208,13 +222,12 @@ def _show(pictures: Pictures) -> list[str]:
 
 def _summary(outcomes: Sequence[GridOutcome]) -> str:
     """What each grid says of the most telling metric."""
-    lines = ["| grid | claim | what was found |", "|:---|:---|:---|"]
+    rows = []
     for outcome in outcomes:
         found = " ".join(say_findings(outcome, outcome.metrics[0], with_numbers=False)) if outcome.metrics else ""
         claim = outcome.claim or outcome.title
-        cells = (f"[{outcome.grid}](#{_anchor(outcome)})", claim, found or "nothing to compare")
-        lines.append("| " + " | ".join(map(_escape, cells)) + " |")
-    return "\n".join(lines)
+        rows.append((f"[{outcome.grid}](#{_anchor(outcome)})", claim, found or "nothing to compare"))
+    return _table_of(("grid", "claim", "what was found"), rows, words=3)
 
 
 def _anchor(outcome: GridOutcome) -> str:
@@ -226,7 +239,7 @@ def _say_amount(outcomes: Sequence[GridOutcome]) -> str:
     runs = {run.fingerprint: run for outcome in outcomes for run in outcome.runs}
     failed = sum(run.failure is not None for run in runs.values())
     quick = sum(outcome.quick for outcome in outcomes)
-    which = "All grids are" if quick == len(outcomes) else f"{quick} of the grids are"
+    which = "All grids are" if quick == len(outcomes) else f"Of the grids {quick} {'is' if quick == 1 else 'are'}"
     parts = [
         f"Grids: {len(outcomes)}. Different runs: {len(runs)}, of which {failed or 'none'} failed; a run that several "
         "grids need was trained once.",

@@ -82,6 +82,10 @@ class GridOutcome:
     runs: tuple[RunOutcome, ...]
     val_images: int | None = None
     """How many images judged each run."""
+    classes: int | None = None
+    """Into how many classes."""
+    recipe: str = ""
+    """What settings are beside: a built-in recipe, or the name of a file."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """What `--set` gave for all runs, by dotted name."""
     built_in: bool | None = None
@@ -167,9 +171,9 @@ def _refuse_other_types(outcome: GridOutcome) -> None:
     Raises:
         TypeError: A value is of another type.
     """
-    _expect(outcome, _TEXT, "grid", "title", "claim", "source", "baseline")
+    _expect(outcome, _TEXT, "grid", "title", "claim", "source", "baseline", "recipe")
     _expect(outcome, (bool,), "quick")
-    _expect(outcome, _WHOLE + _MAYBE, "val_images")
+    _expect(outcome, _WHOLE + _MAYBE, "val_images", "classes")
     _expect_all("metrics", outcome.metrics, _TEXT)
     _expect_all("seeds", outcome.seeds, _WHOLE)
     for axis in outcome.axes:

@@ -10,8 +10,8 @@ from caev2.ablate.expansion import GridRun, expand
 from caev2.ablate.finding import Judging, find_result, steps_trained
 from caev2.ablate.grids import EVALUATIONS, Grid, Online
 from caev2.ablate.lessons import know_run
-from caev2.ablate.outcome import read_outcome
-from caev2.ablate.study import Study, command_for, open_study
+from caev2.ablate.making import with_sources
+from caev2.ablate.study import Study, command_for, is_store, open_study
 from caev2.errors import Caev2Error, ConfigError, StoreMismatch
 from caev2.pretrain.recipes import PretrainRecipe
 from caev2.recipe import fingerprint, to_mapping
@@ -119,10 +119,13 @@ def make_plan(
     study = open_study(path, wanted)
     makings = {name: making for grid in grids for name, making in grid.stores.items()}
     place = "IMAGES" if images is None else str(images)
-    missing = {name: command_for(path, name, makings, place) for name in wanted if name not in study}
+    absent = [name for name in wanted if name not in study]
+    sources = [name for name in with_sources(absent, makings) if not is_store(path / name)]
+    missing = {name: command_for(path, name, makings, place) for name in dict.fromkeys([*sources, *absent])}
     gathered, known = _Gathered(study, images, device), {}
     for grid in grids:
         known[grid.name] = tuple((run, gathered.add(run, grid)) for run in by_grid[grid.name])
+        _refuse_equal_runs(known[grid.name])
     return Plan(
         study=study,
         grids=tuple(grids),
@@ -156,22 +159,18 @@ def refuse_equal_names(grids: Iterable[Grid]) -> None:
         seen.add(grid.name)
 
 
-def refuse_other_forms(grids: Iterable[Grid], out: Path) -> None:
-    """A built-in grid has one folder in `out`, where its quick form would write over its full one, or the other way.
+def _refuse_equal_runs(runs: Iterable[tuple[GridRun, str | None]]) -> None:
+    """A difference between a run and itself would be told as a finding.
 
     Raises:
-        ConfigError: The other form lies there.
+        ConfigError: Two variants of a grid are the same run.
     """
-    for grid in grids:
-        try:
-            found = read_outcome(out / grid.name)
-        except ConfigError:  # none, or damaged: nothing to lose
-            continue
-        if found.quick != grid.quick:
-            form, other = ("quick" if quick else "full" for quick in (found.quick, grid.quick))
+    seen: dict[str, GridRun] = {}
+    for run, word in runs:
+        if word is not None and (first := seen.setdefault(word, run)) is not run:
             raise ConfigError(
-                f"{out / grid.name} has what the {form} form of this grid found, which its {other} form would write "
-                "over. Give another folder, or remove that one; what lies in `runs` can stay."
+                f"{first.name} and {run.name} are the same run: what they set differently changes the speed alone, or "
+                "says the same in other words. Leave one of them away."
             )
 
 

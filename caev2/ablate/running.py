@@ -1,20 +1,22 @@
 """Grids → runs → outcomes: what is not done is done, and each grid's `outcome.json` says what came of it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from caev2.ablate.built_in import built_in_grids
 from caev2.ablate.checks import refuse_missing_teachers, warn_of_missing_curves
 from caev2.ablate.engines.engine import Engine
 from caev2.ablate.expansion import GridRun
-from caev2.ablate.finding import Judging, find_result, scores_of
-from caev2.ablate.grids import LOGGED, Grid
+from caev2.ablate.finding import Judging, final_scores
+from caev2.ablate.grids import Grid
 from caev2.ablate.one_run import Work
-from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, Score, write_outcome
-from caev2.ablate.plan import RUNS, Plan, PlannedRun, State, refuse_other_forms, state_of
+from caev2.ablate.outcome import Axis, GridOutcome, RunOutcome, write_outcome
+from caev2.ablate.plan import RUNS, Plan, PlannedRun, state_of
+from caev2.ablate.replaced import refuse_other_forms, warn_of_other_numbers
 from caev2.ablate.stored import StoredTarget, stored_targets
+from caev2.ablate.telling import Teller
 from caev2.errors import ConfigError
 from caev2.progress import Progress, Silent
 from caev2.recipe import to_mapping
@@ -33,7 +35,7 @@ class AblationResult:
     runs: int
     """Different ones, over all grids."""
     computed: int
-    """Of them, those that were trained or judged now."""
+    """Of them, those that were trained or judged now, to the end."""
     failures: Mapping[str, str]
     """By name of a run, why it has no numbers."""
 
@@ -74,7 +76,9 @@ def ablate(
     ]
     refuse_missing_teachers(works)
     targets = {grid.name: _targets(plan, grid) for grid in plan.grids}
-    teller = _Teller(progress or Silent(), states, len(works), judging)
+    for grid in plan.grids:
+        warn_of_other_numbers(grid, out, plan.overrides, targets[grid.name], (progress or Silent()).warn)
+    teller = Teller(progress or Silent(), states, len(works), judging)
     warn_of_missing_curves(plan.runs, states, out, teller.warn)
     with writing(out):
         (out / RUNS).mkdir(parents=True, exist_ok=True)
@@ -84,7 +88,7 @@ def ablate(
             engine.work_off(works, teller)
     finally:
         teller.end()
-        apart = images is not None and judging.images != images
+        apart = judging.images != images
         outcomes = tuple(
             _outcome(grid, plan, out, judging, teller.failures, targets[grid.name], apart=apart) for grid in plan.grids
         )
@@ -93,7 +97,7 @@ def ablate(
     return AblationResult(
         outcomes=outcomes,
         runs=len(plan.runs),
-        computed=len(works),
+        computed=teller.done,
         failures={plan.runs[word].names[0]: why for word, why in teller.failures.items()},
     )
 
@@ -120,82 +124,6 @@ def _work(run: PlannedRun, plan: Plan, out: Path, images: Place | None, judging:
     )
 
 
-@dataclass(slots=True)
-class _Teller:
-    """Tells how far all runs together are, and remembers those that failed."""
-
-    progress: Progress
-    states: Mapping[str, State]
-    works: int
-    judging: Judging
-    ended: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    """By fingerprint."""
-
-    def begin(self) -> None:
-        """One bar for all, in steps of training."""
-        done, total = (sum(getattr(one, name) for one in self.states.values()) for name in ("steps", "total"))
-        there = len(self.states) - self.works
-        if there:
-            self.progress.say(f"ablate: {there} of {len(self.states)} runs are there already")
-        if self.works:
-            self.progress.start("ablate", total, done)
-
-    def trained(self, work: Work, steps: int) -> None:
-        """Steps of any run."""
-        del work
-        self.progress.advance(steps, runs_left=self.works - self.ended)
-
-    def finished(self, work: Work) -> None:
-        """A line with the run's numbers."""
-        scores = _scores(work.planned, work.folder, self.judging)
-        if not scores:
-            self.failed(work, "it came to its end, and its result is not there. Run the same command again.")
-            return
-        self._end(work)
-        self.progress.say(f"{self._place()} {work.planned.names[0]}: {say_scores(scores)}")
-
-    def failed(self, work: Work, why: str) -> None:
-        """A line with the reason."""
-        self._end(work)
-        self.failures[work.planned.fingerprint] = why
-        self.progress.say(f"{self._place()} {work.planned.names[0]} failed: {why}")
-
-    def warn(self, message: str) -> None:
-        """Pass it on."""
-        self.progress.warn(message)
-
-    def end(self) -> None:
-        """Close the bar."""
-        self.progress.finish()
-
-    def _end(self, work: Work) -> None:
-        del work
-        self.ended += 1
-        self.progress.advance(0, runs_left=self.works - self.ended)
-
-    def _place(self) -> str:
-        return f"[{self.ended}/{self.works}]"
-
-
-def say_scores(scores: Mapping[str, Score]) -> str:
-    """What the probes say of a run, in percent: `knn 63.2 (61.9-64.5), 5-shot 40.1`."""
-    return ", ".join(f"{name} {_say(score)}" for name, score in scores.items() if name not in LOGGED)
-
-
-def _say(score: Score) -> str:
-    if score.low is None or score.high is None:
-        return f"{100 * score.value:.1f}"
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
-
-
-def _scores(run: PlannedRun, folder: Path, judging: Judging, kinds: Sequence[str] | None = None) -> dict[str, Score]:
-    """What a finished run came to; nothing of one that is not finished."""
-    kinds = run.kinds if kinds is None else kinds
-    result = find_result(folder, judging, kinds, run.steps)
-    return {} if result is None else scores_of(folder, result, kinds, run.steps)
-
-
 def _targets(plan: Plan, grid: Grid) -> tuple[StoredTarget, ...]:
     """What a grid's runs learn from, as far as it is stored."""
     return stored_targets(
@@ -216,7 +144,7 @@ def _outcome(
     found = ((run, plan.runs[word]) for run, word in plan.by_grid[grid.name] if word is not None)
     return GridOutcome(
         grid=grid.name,
-        title=grid.title,
+        title=grid.title or grid.name,
         claim=grid.claim,
         source=grid.source,
         quick=grid.quick,
@@ -229,6 +157,8 @@ def _outcome(
         seeds=grid.seeds,
         runs=tuple(_run_outcome(grid, run, planned, out, judging, failures) for run, planned in found),
         val_images=judging.val_images,
+        classes=judging.classes,
+        recipe=Path(grid.recipe).name,
         overrides=dict(plan.overrides),
         built_in=_is_built_in(grid),
         judged_apart=apart,
@@ -245,7 +175,7 @@ def _is_built_in(grid: Grid) -> bool:
 def _run_outcome(
     grid: Grid, run: GridRun, planned: PlannedRun, out: Path, judging: Judging, failures: Mapping[str, str]
 ) -> RunOutcome:
-    scores = _scores(planned, out / RUNS / planned.fingerprint, judging, grid.evaluations)
+    scores = final_scores(out / RUNS / planned.fingerprint, judging, grid.evaluations, planned.steps)
     return RunOutcome(
         name=run.name,
         variant=run.variant,

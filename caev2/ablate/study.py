@@ -41,14 +41,19 @@ def open_study(path: Path, wanted: Iterable[str]) -> Study:
         StoreMismatch: Two were not extracted from the same images.
         StoreCorrupt: A manifest or an index is damaged.
     """
-    if (path / FILE_NAME).is_file():
+    if is_store(path):
         raise ConfigError(f"{path} is a store, and a study is a folder of stores. Give {path.parent}, or move it.")
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file, and a study is a folder of stores. Give a folder.")
-    stores = {name: Store(path / name) for name in dict.fromkeys(wanted) if (path / name / FILE_NAME).is_file()}
+    stores = {name: Store(path / name) for name in dict.fromkeys(wanted) if is_store(path / name)}
     for first, other in zip(list(stores.values())[:1] * len(stores), stores.values(), strict=True):
         _refuse_other_images(first, other)
     return Study(path=path, stores=stores)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store, sealed or not."""
+    return (path / FILE_NAME).is_file()
 
 
 def stores_of(path: Path) -> list[str]:

@@ -1,10 +1,12 @@
 """How metrics, variants and their numbers are spelled, in tables and pictures alike."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from caev2.ablate.differences import Difference, Finding, Verdict, place_of
 from caev2.ablate.outcome import GridOutcome, Setting
+from caev2.recipe import spell
 
 _TITLES = {
     "knn": "kNN",
@@ -61,9 +63,14 @@ def say_setting(axis: str, value: str) -> str:
     return f"{say_axis(axis)} {value}" if needs else value
 
 
+def say_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as `--set` has them: `epochs=20, mask.kind=random`."""
+    return ", ".join(f"{name}={spell(value)}" for name, value in settings.items())
+
+
 def say_absence(finding: Finding) -> str:
     """Why a variant has no number: its runs failed, or they have none of this kind."""
-    return "failed" if finding.failed else "none"
+    return "failed" if finding.failed else "not measured"
 
 
 def say_value(finding: Finding) -> str:

@@ -102,6 +102,7 @@ def ablate(
     from caev2.ablate.plan import make_plan
 
     study, *names, out = words
+    _refuse_grid_as_folder(out, quick, ctx)
     study, out = LOCAL.convert(study, None, ctx), LOCAL.convert(out, None, ctx)
     grids = _grids(names, quick, seeds)
     chosen = _engine(engine, device, jobs, gpus, ray_address)
@@ -158,6 +159,17 @@ def _grids(names: Sequence[str], quick: bool, seeds: str | None) -> "list[Grid]"
     if seeds is None:
         return grids
     return [dataclasses.replace(grid, seeds=_seeds(seeds)) for grid in grids]
+
+
+def _refuse_grid_as_folder(out: str, quick: bool, ctx: click.Context) -> None:
+    """The last word is OUT; one that is called like a grid and is not there yet was meant to be a grid."""
+    from caev2.ablate.built_in import built_in_grids
+
+    is_grid = out.endswith(".toml") or out == _ALL or out in built_in_grids(quick=quick)
+    if is_grid and not Path(out).is_dir():
+        raise click.UsageError(
+            f"The last word is OUT, the folder for results, and {out!r} is a grid. Add a folder.", ctx
+        )
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -220,6 +232,7 @@ def _pages(result: "AblationResult", out: Path, progress: Any) -> list[Path]:
 
 
 def _print(result: "AblationResult", written: Sequence[Path], out: Path, as_json: bool) -> None:
+    from caev2.ablate.pages import TABLE
     from caev2.terminal import print_json
 
     if as_json:
@@ -238,8 +251,7 @@ def _print(result: "AblationResult", written: Sequence[Path], out: Path, as_json
         print(f"Failed: {name}: {why}")
     print(f"{result.runs} runs, of which {result.computed} were done now and {len(result.failures)} failed")
     for outcome in result.outcomes:
-        table = out / outcome.grid / "table.md"
-        print(f"{outcome.grid}: {table if table in written else out / outcome.grid}")
+        print(f"{outcome.grid}: {out / outcome.grid / TABLE}")
 
 
 def _list(quick: bool, as_json: bool) -> None:

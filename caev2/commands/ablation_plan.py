@@ -9,7 +9,8 @@ from typing import Any
 from caev2.ablate.cost import Cost, cost_of
 from caev2.ablate.expansion import GridRun
 from caev2.ablate.finding import Judging, steps_trained
-from caev2.ablate.plan import RUNS, Plan, State, refuse_other_forms, state_of
+from caev2.ablate.plan import RUNS, Plan, State, state_of
+from caev2.ablate.replaced import refuse_other_forms
 from caev2.commands.planning import say_hours
 from caev2.terminal import print_json
 

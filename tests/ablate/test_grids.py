@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caev2.ablate.expansion import expand
-from caev2.ablate.grid_files import grid_of, read_grid
+from caev2.ablate.grid_files import grid_of, read_grid, say_value
 from caev2.ablate.grids import Grid, GridAxis, Value
 from caev2.ablate.making import StoreMaking
 from caev2.errors import ConfigError
@@ -181,6 +181,11 @@ AXIS = '[[axis]]\nname = "views"\nfield = "views"\nvalues = [1, 2]\n'
         ('[[axis]]\nname = "a"\n[[axis.value]]\nname = "b"\nsets = {}\n', "Did you mean 'set'"),
         ("[stores.int8]\ncodec = 'int8'\n" + AXIS, "no key 'codec' in stores.int8"),
         ("[stores.int8]\n" + AXIS, "say either `convert`"),
+        ('metrics = ["knn", "loss", "knn"]\n' + AXIS, "the metric 'knn' is given twice"),
+        ('evaluations = ["knn", "knn"]\n' + AXIS, "the evaluation 'knn' is given twice"),
+        (AXIS.replace('"views"', '"ema_decay"').replace("[1, 2]", "[0.9, 0.99]"), "averaged weights alone"),
+        (AXIS.replace('field = "views"', 'field = "store"').replace("[1, 2]", '["../views"]'), "cannot be called '../views'"),
+        ("[stores.'a/b']\nconvert = 'int8'\n" + AXIS, "A store cannot be called 'a/b'"),
         ("title = 3\n" + AXIS, "title cannot be 3. Give a text"),
         ('title = "nothing"\n', "varies nothing"),
         ("title = \n", "is not a TOML file"),
@@ -243,3 +248,11 @@ def test_a_file_that_is_called_like_a_built_in_grid_is_refused(tmp_path):
 def test_no_grid_takes_the_folder_of_the_runs():
     with pytest.raises(ConfigError, match="cannot be called 'runs'"):
         grid_of("runs", {"axis": [{"name": "views", "field": "views", "values": [1]}]})
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(1.0, "1"), (1234567.0, "1234567"), (0.00012345678, "0.00012345678"), (1e-05, "1e-05"), (2, "2"), (True, "true")],
+)
+def test_a_value_is_called_by_all_its_digits(value, name):
+    assert say_value(value) == name

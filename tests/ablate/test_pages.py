@@ -152,9 +152,19 @@ def test_a_page_says_what_it_is_about():
         "The baseline is tokens = both.",
     ):
         assert part in page
-    full = table_page(supervision(quick=False), {})
+    full = table_page(dataclasses.replace(supervision(quick=False), built_in=True), {})
     assert "full form" in full
     assert "ImageNet" not in full
+    assert "full form" not in table_page(supervision(quick=False), {}), "a grid of one's own has no forms"
+
+
+def test_a_page_says_what_was_set_for_all_runs_and_what_guessing_finds():
+    told = dataclasses.replace(
+        supervision(), recipe="study", overrides={"epochs": 20, "mask.kind": "random"}, classes=10
+    )
+    page = " ".join(table_page(told, {}).split())
+    assert "Recipe: `study`. Set for all runs: epochs=20, mask.kind=random." in page
+    assert "5,000 images of 10 classes; one guess in 10 is right." in page
 
 
 def test_nothing_is_ever_proved():
@@ -193,7 +203,7 @@ def test_the_page_counts_runs_comparisons_and_chance():
     assert "Grids: 2. Different runs: 18, of which none failed" in page
     # supervision: 2 variants in 2 metrics; views: 4 in kNN, for `4` differs by the same in both pairs, 4 in the cosine
     assert "Comparisons made, each once: 12." in page
-    assert f"about {15 * 0.295:.1f} directions" in page
+    assert f"chance alone would claim about {12 * 0.2952:.1f}" in page
     assert "29.5 % of those over 2 pairs" in page
 
 

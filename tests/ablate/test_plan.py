@@ -8,7 +8,8 @@ from caev2.ablate import cost as cost_module
 from caev2.ablate.cost import cost_of
 from caev2.ablate.finding import Judging
 from caev2.ablate.outcome import write_outcome
-from caev2.ablate.plan import make_plan, refuse_other_forms, state_of
+from caev2.ablate.plan import make_plan, state_of
+from caev2.ablate.replaced import refuse_other_forms
 from caev2.errors import ConfigError, SourceError, StoreMismatch
 from caev2.pretrain.foresight.rehearsal import Rehearsal
 from caev2.pretrain.identity import read_identity
@@ -51,6 +52,12 @@ def test_a_run_that_several_grids_judge_is_asked_all_they_ask(made):
     found = plan(made, grid("one"), grid("two", evaluations=["linear"]), grid("three", curves=True))
     assert {run.kinds for run in found.runs.values()} == {("knn", "linear")}
     assert all(run.curves for run in found.runs.values())
+
+
+@pytest.mark.parametrize(("field", "values"), [("workers", [0, 1]), ("views", [2, "none"])])
+def test_a_run_is_not_compared_with_itself(made, field, values):
+    with pytest.raises(ConfigError, match=r"small/axis=.*/seed=0 and small/axis=.*/seed=0 are the same run"):
+        plan(made, grid(axis=[{"name": "axis", "field": field, "values": values}]))
 
 
 def test_two_grids_of_one_name_are_refused(made):

@@ -180,6 +180,15 @@ def test_what_the_log_does_not_say_is_no_curve(tmp_path):
     assert read_curves(outcome, tmp_path / "elsewhere", pytest.fail) == {}
 
 
+def test_nearest_neighbours_of_one_variant_alone_are_no_comparison(tmp_path):
+    outcome = supervision()
+    write_logs(dataclasses.replace(outcome, runs=outcome.of("tokens=both")), tmp_path)
+    write_logs(dataclasses.replace(outcome, runs=outcome.of("tokens=masked")), tmp_path, judged=False)
+    found = read_curves(outcome, tmp_path / "runs", pytest.fail)
+    assert set(found["loss"]) == {"tokens=both", "tokens=masked"}
+    assert "knn_percent" not in found
+
+
 def test_a_damaged_log_is_named_and_its_run_left_out(tmp_path):
     outcome = supervision()
     write_logs(outcome, tmp_path)

@@ -111,6 +111,27 @@ def test_the_same_command_again_computes_nothing_and_writes_the_same(made, out):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("log.jsonl")} == logs
 
 
+def test_a_table_of_other_runs_is_not_replaced_in_silence(made, out):
+    told = Said()
+    run_grids(made, out, grid(seeds=[0, 1]), progress=told)
+    assert told.warnings == []
+    other = plan(made, grid(seeds=[0]), overrides={"batch_size": 3})
+    ablate(other, out, Judging.by(made / "images"), Here(), images=made / "images", progress=told)
+    (warning,) = told.warnings
+    assert "with nothing set for all runs, and not batch_size=3; this command writes over it" in warning
+    assert outcome_of(out).overrides == {"batch_size": 3}
+
+
+def test_other_images_judge_where_none_were_extracted_from(made, tmp_path):
+    kept = plan(made, grid())
+    assert kept.study["views"].manifest.spec.crops is None
+    judged = ablate(kept, tmp_path, Judging.by(made / "images"), Here(), images=made / "images").outcomes[0]
+    assert (judged.judged_apart, judged.classes, judged.recipe) == (False, 2, "demo")
+    link = tmp_path / "link"
+    link.symlink_to(made / "images")
+    assert ablate(kept, tmp_path, Judging.by(link), Here(), images=made / "images").outcomes[0].judged_apart
+
+
 def test_a_grid_that_overlaps_trains_only_what_is_new(made, out):
     before = runs_of(out)
     told = Said()
@@ -174,8 +195,12 @@ def test_a_run_that_diverges_is_told_and_stops_no_other(made, tmp_path):
     assert not wild.scores
     assert result.failures == {wild.name: wild.failure}
     assert any(line.startswith("[2/2] small/lr=wild/seed=0 failed: ") for line in told.lines), told.lines
-    again = run_grids(made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), engine=SideBySide())
-    assert again.computed == 1, "it is tried again"
+    assert result.computed == 1
+    again = run_grids(
+        made, tmp_path, grid(axis=DIVERGING, set={"epochs": 8}), engine=SideBySide(), progress=(told := Said())
+    )
+    assert (again.computed, list(again.failures)) == (0, [wild.name])
+    assert any(line.startswith("[1/1] small/lr=wild/seed=0 failed: ") for line in told.lines), "it is tried again"
 
 
 def test_images_that_a_store_needs_are_asked_for_before_anything_is_written(made, tmp_path):

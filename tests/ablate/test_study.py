@@ -128,3 +128,15 @@ def test_a_missing_store_of_which_nothing_is_said_offers_the_nearest(made):
 def test_a_grid_of_one_store_needs_no_other(made):
     content = {"recipe": "demo", "store": "still", "axis": [{"name": "views", "field": "views", "values": [1]}]}
     assert not plan(made, grid_of("one", content), overrides={"batch_size": 4}).missing
+
+
+def test_a_store_that_another_is_made_of_is_made_before_it(made):
+    stores = {"few": {"convert": "int8", "of": "whole"}, "whole": {"extract": ["--views", "2"]}}
+    found = plan(made, over_stores("views", "few", stores=stores))
+    study = made / "study"
+    assert list(found.missing.values()) == [
+        f"caev2 extract {made / 'images'} {study}/whole --views 2",
+        f"caev2 store convert {study}/whole {study}/few --codec int8",
+    ]
+    of_one_there = {"few": {"convert": "int8", "of": "still"}}
+    assert list(plan(made, over_stores("views", "few", stores=of_one_there)).missing) == ["few"]

@@ -101,7 +101,7 @@ def test_runs_are_done_and_told_and_failures_end_with_status_one(study, images, 
     done = caev2(*command, "--images", images)
     assert done.exit_code == 1, done.output
     assert "Failed: wild/lr=wild/seed=0: " in done.stdout
-    assert "3 runs, of which 3 were done now and 1 failed" in done.stdout
+    assert "3 runs, of which 2 were done now and 1 failed" in done.stdout
     assert "[1/3] small/views=2/seed=0: knn " in done.stderr
     assert [run.failure is None for run in read_outcome(out / "wild").runs] == [True, False]
     assert read_outcome(out / "small").runs[0].fingerprint == read_outcome(out / "wild").runs[0].fingerprint
@@ -149,6 +149,13 @@ def test_seeds_and_settings_of_the_command_take_the_place_of_the_grids(study, tm
 )
 def test_what_cannot_be_done_is_refused_and_nothing_is_written(study, tmp_path, more, said):
     assert said in refusal("ablate", study / "study", study / "small.toml", tmp_path / "out", *more)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["views", "all", "mine.toml"])
+def test_a_grid_in_the_place_of_the_folder_is_noticed(study, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    assert f"'{out}' is a grid. Add a folder" in refusal("ablate", study / "study", study / "small.toml", out)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -66,7 +66,7 @@ def makejudged_as(folder: Path, identity: RunIdentity, numbers: dict[str, float]
 
 def scores_made(folder: Path) -> dict[str, Score]:
     """What `caev2 ablate` reads of such a run."""
-    found = scores_of(folder, json.loads((folder / "result.json").read_text()), ("knn", "linear"), 10)
+    found = scores_of(folder, json.loads((folder / "result.json").read_text()), ("knn", "linear"))
     return {name: score for name, score in found.items() if name != "loss"}
 
 

@@ -13,10 +13,10 @@ from caev2.extract.teachers.known import TEACHERS as KNOWN
 from caev2.extract.teachers.names import split_name
 from caev2.pretrain.identity import settled
 from caev2.pretrain.recipes import RECIPES, TINY_300E
-from caev2.recipe import load, override, to_mapping
+from caev2.recipe import load, override, spell, to_mapping
 from caev2.report.reproducing.commands import demo_command
 from caev2.report.reproducing.extracting import extract_command
-from caev2.report.reproducing.recipes import nearest_recipe, spell
+from caev2.report.reproducing.recipes import nearest_recipe
 from caev2.report.reproducing.training import epochs_between, pretrain_command
 from tests.report.made_up import TEACHER, identity_of, manifest_of
 from tests.test_docs import parse

@@ -62,7 +62,7 @@ def _scores_of(run: RunFolder, result: Result) -> Mapping[str, Score]:
     there = {"knn" if name == KNN else name for name in student}
     kinds = [kind for kind, columns in EVALUATIONS.items() if there.issuperset(columns)]
     try:
-        return scores_of(run.path, result.content, kinds, result.facts["step"])
+        return scores_of(run.path, result.content, kinds)
     except WRONG:
         return {}
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from caev2.ablate.built_in import built_in_grids
-from caev2.ablate.making import StoreMaking
+from caev2.ablate.making import with_sources
 from caev2.ablate.outcome import GridOutcome, RunOutcome
 from caev2.report.reading.results import KNN, Result
 from caev2.report.reproducing.commands import Command, say_digest, sets
@@ -72,7 +72,7 @@ def store_commands(outcome: GridOutcome, digests: Mapping[str, str]) -> list[Com
         words = ("ablate", _STUDY, f"{outcome.grid}.toml", "OUT", "--images", "IMAGES", "--dry-run")
         return [Command(makes="the list of stores that are missing, each with its command", words=words)]
     grid = built_in_grids(quick=outcome.quick)[outcome.grid]
-    makings = _with_sources(names or [grid.store], grid.stores)
+    makings = with_sources(names or [grid.store], grid.stores)
     by_line: dict[str, list[str]] = {}
     for name, making in makings.items():
         line = making.command(_BUILT_IN_STUDY if making.built_in else _STUDY, name, "IMAGES")
@@ -86,16 +86,3 @@ def _store_command(line: str, names: list[str], digests: Mapping[str, str], buil
     notes += [f"Sealed under the digests {', '.join(sealed)}"] if sealed else []
     makes = f"the store{'s' if len(names) > 1 else ''} {', '.join(names)}"
     return Command(makes=makes, words=tuple(shlex.split(line)[1:]), notes=tuple(notes))
-
-
-def _with_sources(names: list[str], stores: Mapping[str, StoreMaking]) -> dict[str, StoreMaking]:
-    """How stores are made, those before them that they are converted from."""
-    found: dict[str, StoreMaking] = {}
-    for name in names:
-        making = stores.get(name)
-        if making is None:
-            continue
-        if making.convert is not None:
-            found = {**found, **_with_sources([making.of], stores)}
-        found[name] = making
-    return found

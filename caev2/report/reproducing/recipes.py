@@ -1,40 +1,13 @@
 """From a recorded recipe back to words: the built-in recipe that is nearest, and the settings that make up the rest."""
 
 import dataclasses
-import json
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from caev2.recipe import merge, to_mapping
+from caev2.recipe import merge, spell, to_mapping
 from caev2.store.manifest import flatten
 
 T = TypeVar("T")
-
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_:./-]*")
-_SPECIAL = ("none", "null", "true", "false", "inf", "nan")  # what `--set` would not read as a word
-
-
-def spell(value: Any, *, within: bool = False) -> str:
-    """A value as `--set` reads it.
-
-    Args:
-        value: A number, a text, a list or a mapping of them, true, false or none.
-        within: Whether it stands in a list, where texts need quotes.
-    """
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(spell(one, within=True) for one in value) + "]"
-    if isinstance(value, dict):
-        pairs = (f"{spell(str(key), within=True)} = {spell(one, within=True)}" for key, one in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    if isinstance(value, str):
-        plain = not within and _PLAIN.fullmatch(value) and value.lower() not in _SPECIAL
-        return value if plain else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
 
 
 def nearest_recipe(mapping: Mapping[str, Any], recipes: Mapping[str, T]) -> tuple[str, tuple[str, ...]]:
