@@ -67,8 +67,8 @@ def test_quick_runs_are_those_of_the_built_in_study_and_full_ones_see_224_pixels
 
 
 @FORMS
-def test_full_forms_have_three_seeds_and_quick_ones_two(quick):
-    assert {grid.seeds for grid in built_in_grids(quick=quick).values()} == {(0, 1) if quick else (0, 1, 2)}
+def test_full_forms_have_three_seeds_and_quick_ones_four(quick):
+    assert {grid.seeds for grid in built_in_grids(quick=quick).values()} == {(0, 1, 2, 3) if quick else (0, 1, 2)}
 
 
 @FORMS
