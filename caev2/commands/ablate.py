@@ -100,6 +100,7 @@ def ablate(
         raise click.UsageError("Give STUDY, one GRID or more, and OUT; or --list for the built-in grids.", ctx)
     from caev2.ablate.finding import Judging
     from caev2.ablate.plan import make_plan
+    from caev2.commands.ablation_results import print_result
 
     study, *names, out = words
     _refuse_grid_as_folder(out, quick, ctx)
@@ -119,7 +120,7 @@ def ablate(
     plan.refuse_missing()
     progress = bars(quiet)
     result = _run(ctx, plan, out, Judging.by(judges), chosen, images, teacher, progress)
-    _print(result, _pages(result, out, progress), out, as_json)
+    print_result(result, out, progress, as_json)
     if result.failures:
         sys.exit(SOME_FAILED)
 
@@ -218,40 +219,6 @@ def _engine(name: str, device: str | None, jobs: int, gpus: int | None, ray_addr
     if gpus > torch.cuda.device_count():
         raise ConfigError(f"--gpus {gpus} was asked for, and there are {torch.cuda.device_count()}. Ask for fewer.")
     return SideBySide(devices=tuple(f"cuda:{number}" for number in range(gpus)), threads=threads)
-
-
-def _pages(result: "AblationResult", out: Path, progress: Any) -> list[Path]:
-    """Tables, plots and pages of what was found now, and by earlier commands in the same folder."""
-    from caev2.ablate.built_in import built_in_grids
-    from caev2.ablate.outcome import outcomes_below
-    from caev2.ablate.pages import write_pages
-
-    found = {one.grid: one for one in (*outcomes_below(out, progress.warn), *result.outcomes)}
-    known = [name for name in built_in_grids(quick=False) if name in found]
-    return write_pages([found[name] for name in dict.fromkeys([*known, *sorted(found)])], out, progress.warn)
-
-
-def _print(result: "AblationResult", written: Sequence[Path], out: Path, as_json: bool) -> None:
-    from caev2.ablate.pages import TABLE
-    from caev2.terminal import print_json
-
-    if as_json:
-        print_json(
-            {
-                "out": out,
-                "runs": result.runs,
-                "computed": result.computed,
-                "failures": result.failures,
-                "grids": {one.grid: out / one.grid for one in result.outcomes},
-                "files": written,
-            }
-        )
-        return
-    for name, why in result.failures.items():
-        print(f"Failed: {name}: {why}")
-    print(f"{result.runs} runs, of which {result.computed} were done now and {len(result.failures)} failed")
-    for outcome in result.outcomes:
-        print(f"{outcome.grid}: {out / outcome.grid / TABLE}")
 
 
 def _list(quick: bool, as_json: bool) -> None:
