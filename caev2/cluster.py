@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import platform
 import re
 import signal
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from caev2.errors import ConfigError
+from caev2.errors import ConfigError, MachineDiffers
 
 _KNOCK_S = 5.0
 _DECIDE_RESULTS = ("caev2", "torch", "timm", "open_clip_torch", "pillow", "numpy")
@@ -53,6 +54,11 @@ def connect(address: str, *, or_start: bool = False) -> ModuleType:
             ) from None
         with _sigterm_as_it_was():
             ray.init(address="local", include_dashboard=False, **quietly)
+    except RuntimeError as problem:  # among them: the cluster runs another version of Ray or Python
+        raise ConfigError(
+            f"The Ray cluster at {address!r} cannot be joined: {' '.join(str(problem).split())} Install the same "
+            "versions of Ray and Python everywhere."
+        ) from None
     return ray
 
 
@@ -106,21 +112,21 @@ class Surroundings:
         """Make a task's process like the command's.
 
         Raises:
-            ConfigError: Another version of something is installed, or the folder is missing: else results would
+            MachineDiffers: Another version of something is installed, or the folder is missing: else results would
                 depend on who did what.
         """
         for name, there in surroundings().versions.items():
             if there != self.versions[name]:
-                raise ConfigError(
-                    f"A machine of the cluster has {name} {there}, the command's has {self.versions[name]}. Install "
-                    "the same versions everywhere."
+                raise MachineDiffers(
+                    f"The cluster's machine {platform.node()} has {name} {there}, the command's has "
+                    f"{self.versions[name]}. Install the same versions everywhere. What is done is kept."
                 )
         try:
             os.chdir(self.folder)
         except OSError as problem:
-            raise ConfigError(
-                f"A machine of the cluster has no folder {self.folder} ({problem.strerror}). Run the command in one "
-                "that all machines share."
+            raise MachineDiffers(
+                f"The cluster's machine {platform.node()} has no folder {self.folder} ({problem.strerror}). Run the "
+                "command in one that all machines share. What is done is kept."
             ) from None
 
 

@@ -32,6 +32,10 @@ class ConfigError(Caev2Error):
     """A recipe, key, value or name that cannot be used."""
 
 
+class MachineDiffers(ConfigError):
+    """A machine of a cluster that would compute something else, or cannot compute at all."""
+
+
 class SourceError(Caev2Error):
     """Images that are missing, empty or not what they were."""
 

@@ -51,7 +51,7 @@ def cost_of(plan: Plan, states: dict[str, State], out: Path, *, device: str, at_
     left = [run for word, run in plan.runs.items() if not states[word].is_done]
     work = sum((run.steps - states[run.fingerprint].steps) * _gmac_a_step(run) for run in left)
     steps = sum(run.steps - states[run.fingerprint].steps for run in left)
-    rates = list(_rates(plan.runs.values(), out))
+    rates = list(_rates((run for word, run in plan.runs.items() if states[word].is_done), out))
     if rates:
         rate, known_from = statistics.median(rates) * at_once, "runs that are done"
     elif left:
@@ -78,7 +78,7 @@ def _gmac_a_step(run: PlannedRun) -> float:
 
 
 def _rates(runs: Iterable[PlannedRun], out: Path) -> Iterable[float]:
-    """Of runs that are there, in multiply-adds."""
+    """Of runs, in multiply-adds a second."""
     for run in runs:
         rate = images_per_s(out / RUNS / run.fingerprint)
         if rate is not None:

@@ -16,6 +16,7 @@ from caev2.eval.probes.protocols import ProbeSettings, settings_of
 from caev2.eval.run import RESIZE_RATIO
 from caev2.pretrain.telling.log import read_log
 from caev2.pretrain.weights.checkpoint import latest_checkpoint
+from caev2.store.disk import writing
 from caev2.store.images import Place
 
 
@@ -79,15 +80,35 @@ def kinds_found(run: Path, judging: Judging, steps: int) -> tuple[str, ...]:
     return tuple(kind for kind in EVALUATIONS if find_result(run, judging, (kind,), steps) is not None)
 
 
+def remove_results(run: Path, steps: int) -> None:
+    """Remove what was found of a run at its end, where it is not at its end any more: its weights are gone.
+
+    On a GPU the same run, trained again, has other last bits.
+
+    Raises:
+        OutputError: A file cannot be removed.
+    """
+    with writing(run):
+        for path in (run / "result.json", *sorted((run / "results").glob("*.json"))):
+            found = _read(path)
+            if found is not None and (found.get("run") or {}).get("step") == steps:
+                path.unlink()
+
+
 def _results(run: Path) -> Iterator[Mapping[str, Any]]:
     """All that were saved, by their questions; a file that was damaged is not one of them."""
     for path in sorted((run / "results").glob("*.json")):
-        try:
-            found = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict):
+        found = _read(path)
+        if found is not None:
             yield found
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def final_scores(run: Path, judging: Judging, kinds: Sequence[str], steps: int) -> dict[str, Score]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -39,8 +40,14 @@ def know_run(recipe: PretrainRecipe, store: Store, online: Online | None, images
 
     Raises:
         StoreMismatch: The recipe does not fit the store.
-        ConfigError: The recipe is too long or too short, or images are needed and not given.
+        ConfigError: The recipe is too long or too short, images are needed and not given, or nobody knows in which
+            precision a GPU that is elsewhere computes.
     """
+    if recipe.precision is None and device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            "Runs on GPUs of other machines: which precision those know cannot be asked here, and it is a part of what "
+            "a run is. Say it: --set precision=bf16, or fp32."
+        )
     if online is not None:
         lesson = _fresh(recipe, store, images, _Described(_described(store, recipe.target)))(
             device=device, ranks=ALONE, progress=Silent()

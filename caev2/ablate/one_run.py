@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from caev2.ablate.finding import Judging, find_result, kinds_found, steps_trained
+import torch
+
+from caev2.ablate.finding import Judging, find_result, kinds_found, remove_results, steps_trained
 from caev2.ablate.grids import EVALUATIONS
 from caev2.ablate.lessons import lesson_maker
 from caev2.ablate.plan import PlannedRun
@@ -76,6 +78,8 @@ def _train(work: Work, device: str, progress: Progress) -> None:
         judge = NearestNeighbours(work.judging.images, device=device, orientation=orientation, progress=progress)
     make = lesson_maker(planned.recipe, store, planned.online, work.images, device, teacher=work.teacher)
     make = _checked(make, planned)
+    remove_results(work.folder, planned.steps)
+    torch.compiler.reset()  # it must not matter what this process compiled for runs before: recompilations are limited
     teach(make, work.folder, device=device, progress=progress, judge=judge)
 
 

@@ -96,6 +96,9 @@ def _say_cost(cost: Cost, runs: int, at_once: int) -> str:
     if cost.hours is None or not cost.runs:
         return words + more
     side = f", {at_once} side by side" if at_once > 1 else ""
-    alike = " as many side by side" if at_once > 1 and cost.known_from == "runs that are done" else ""
-    hours = f"about {say_hours(cost.hours)} of training{side} (known from {cost.known_from}{alike})"
+    known = f"known from {cost.known_from}"
+    if cost.known_from == "runs that are done":
+        alike = f", taken to have been {at_once} side by side too" if at_once > 1 else ""
+        known = f"at the rate of the runs that are done{alike}"
+    hours = f"about {say_hours(cost.hours)} of training{side} ({known})"
     return f"{words}, {hours}; judging comes on top{more}"

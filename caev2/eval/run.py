@@ -1,11 +1,13 @@
 """Stage three: from frozen features to a number one can trust."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from caev2.errors import ConfigError
 from caev2.eval.checks import check_several_classes, effective_rank
 from caev2.eval.entrants import Entrant, RunFacts, in_order_of_hope, reasons_missing
 from caev2.eval.features import Reading, Subject, extract_features
@@ -114,6 +116,23 @@ def probe(
     )
 
 
+@contextlib.contextmanager
+def told_when_memory_is_short() -> Iterator[None]:
+    """Say what to do about a device that is too small to judge with.
+
+    Raises:
+        ConfigError: It is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        raise ConfigError(
+            f"The device has too little memory to judge with ({str(problem).splitlines()[0]}). End what else runs on "
+            "it, or judge with another one: --device. What is finished is kept."
+        ) from None
+
+
+@told_when_memory_is_short()
 def judge(
     entrant: Entrant,
     train: ImageSource,

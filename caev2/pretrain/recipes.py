@@ -119,6 +119,8 @@ class PretrainRecipe:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}; it must be at least 0 and below 2^63.")
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"workers is {self.workers}; it must be at least 0, or none.")
         self.mask.check(self.model.grid_size)

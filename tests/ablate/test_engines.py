@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caev2.ablate.cost import cost_of
+from caev2.ablate.engines import cluster as engine_module
 from caev2.ablate.engines.cluster import RayTasks, steps_logged
 from caev2.ablate.engines.cores import keep_to, own_cores, share_of
 from caev2.ablate.engines.side_by_side import SideBySide, _Crew, _Seat, _seats
@@ -20,8 +21,8 @@ from caev2.ablate.finding import Judging
 from caev2.ablate.one_run import Work
 from caev2.ablate.plan import state_of
 from caev2.ablate.running import ablate
-from caev2.cluster import connect, device_of_tasks
-from caev2.errors import ConfigError
+from caev2.cluster import Surroundings, connect, device_of_tasks, surroundings
+from caev2.errors import ConfigError, MachineDiffers
 from caev2.pretrain.supply.loading import cores
 from caev2.pretrain.telling.log import last_step
 from tests.ablate.studying import STEPS, Here, grid, outcome_bytes, plan, run_grids
@@ -98,11 +99,43 @@ def test_a_cluster_that_is_started_here_comes_to_the_same_bytes(made, tmp_path):
     assert list(result.failures) == ["small/lr=wild/seed=0"]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_machine_with_other_versions_ends_the_command_and_fails_no_run(made, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    here = surroundings()
+    others = Surroundings(here.folder, {**here.versions, "timm": "0.0.1"})
+    monkeypatch.setattr(engine_module, "surroundings", lambda: others)
+    works, told = works_of(made, tmp_path, grid()), Told()
+    with pytest.raises(MachineDiffers, match=r"has timm \S+, the command's has 0\.0\.1"):
+        RayTasks().work_off(works, told)
+    assert told.ends == {}
+
+
+def test_a_cluster_that_cannot_be_joined_is_said_and_none_is_started(monkeypatch):
+    ray = pytest.importorskip("ray")
+    tried = []
+
+    def refuse(**how):
+        tried.append(how["address"])
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.0.0\n    Python: 3.9.1")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(
+        ConfigError, match=r"cannot be joined: Version mismatch: .* Ray: 2\.0\.0 Python: 3\.9\.1 Install"
+    ):
+        connect("auto", or_start=True)
+    assert tried == ["auto"]
+
+
 LEAVING = """
 import sys
 from pathlib import Path
 import click
 from caev2.ablate.cost import cost_of
+from caev2.ablate.engines import cluster as engine_module
 from caev2.ablate.engines.cluster import RayTasks
 from caev2.commands.invocation import Commands
 from tests.ablate.studying import grid, run_grids
@@ -189,7 +222,7 @@ def test_how_far_a_run_is_can_be_read_while_its_log_is_written(made, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="steps are timed on the GPU of this machine")
 def test_hours_on_gpus_of_other_machines_are_not_known(made, tmp_path):
-    planned = plan(made, grid(), device="cuda")
+    planned = plan(made, grid(), device="cuda", overrides={"precision": "bf16"})
     states = {word: state_of(run, tmp_path, Judging.by(made / "images")) for word, run in planned.runs.items()}
     cost = cost_of(planned, states, tmp_path, device="cuda", at_once=1)
     assert (cost.runs, cost.hours, cost.known_from) == (2, None, "nothing")

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from caev2.ablate import cost as cost_module
 from caev2.ablate.cost import cost_of
@@ -142,3 +143,17 @@ def test_the_other_form_of_a_grid_is_not_written_over(made, tmp_path, quick):
         run_grids(made, tmp_path, other)
     (tmp_path / "small" / "outcome.json").write_text("{")
     refuse_other_forms([other], tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its precision is known")
+def test_gpus_that_are_elsewhere_need_a_precision(made):
+    with pytest.raises(ConfigError, match=r"small/tokens=both/seed=0: .*--set precision=bf16"):
+        plan(made, grid(), device="cuda")
+    found = plan(made, grid(), device="cuda", overrides={"precision": "bf16"})
+    assert {run.recipe.precision for run in found.runs.values()} == {"bf16"}
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999999])
+def test_a_seed_that_no_generator_takes_is_refused(made, seed):
+    with pytest.raises(ConfigError, match="at least 0 and below"):
+        plan(made, grid(seeds=[seed]))

@@ -1,6 +1,7 @@
 """Running grids: what is done is done once, whoever asks and however often it is interrupted."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -16,7 +17,7 @@ from caev2.ablate.engines.side_by_side import SideBySide
 from caev2.ablate.finding import Judging, find_result
 from caev2.ablate.running import ablate
 from caev2.errors import ConfigError, TeacherError
-from caev2.eval.entrants import RunEntry
+from caev2.eval.entrants import RunEntry, sha256_of_file
 from caev2.eval.result import save_result
 from caev2.eval.run import probe
 from caev2.extract.teachers import recorded
@@ -109,6 +110,29 @@ def test_the_same_command_again_computes_nothing_and_writes_the_same(made, out):
     assert run_grids(made, out, grid(seeds=[0, 1])).computed == 0
     assert outcome_bytes(out) == before
     assert {path: path.stat().st_mtime_ns for path in out.rglob("log.jsonl")} == logs
+
+
+def test_what_was_found_of_weights_that_are_gone_is_no_answer(made, out):
+    run = next(path for path in sorted((out / "runs").iterdir()))
+    (kept,) = (run / "results").glob("*.json")
+    shutil.rmtree(run / "checkpoints")
+    for path in (kept, run / "result.json"):
+        content = json.loads(path.read_bytes())
+        content["run"]["checkpoint_sha256"] = "0" * 64
+        path.write_text(json.dumps(content))
+    assert run_grids(made, out, grid(seeds=[0, 1])).computed == 1
+    (checkpoint,) = (run / "checkpoints").glob("*.safetensors")
+    for path in (kept, run / "result.json"):
+        assert json.loads(path.read_bytes())["run"]["checkpoint_sha256"] == sha256_of_file(checkpoint)
+
+
+@pytest.mark.slow
+def test_the_tenth_run_of_a_process_is_compiled_like_the_first(made, tmp_path):
+    command = [sys.executable, "-m", "tests.ablate.compiled_runs", str(made), str(tmp_path)]
+    counts = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    assert len(counts) == 10
+    assert counts[0] > 0
+    assert set(counts) == {counts[0]}
 
 
 def test_a_table_of_other_runs_is_not_replaced_in_silence(made, out):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from caev2.errors import CheckpointError, SourceError, TeacherError
+from caev2.errors import CheckpointError, ConfigError, SourceError, TeacherError
 from caev2.eval.entrants import Entrant, RunEntry, pixels
 from caev2.eval.features import Subject
 from caev2.eval.parts import check_same_classes
@@ -216,3 +216,11 @@ def test_the_same_classes_in_another_order_are_refused():
         check_same_classes("photos", ("blue", "red", "teal"), ("blue", "teal", "red"))
     with pytest.raises(SourceError, match="train has 2 classes and val 3; 'teal' is in one of them only"):
         check_same_classes("photos", ("blue", "red"), ("blue", "teal", "red"))
+
+
+def test_too_little_memory_to_judge_is_said_with_what_to_do(colours):
+    def full(crops):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore words")
+
+    with pytest.raises(ConfigError, match=r"too little memory to judge with \(CUDA out of memory.*MiB\.\)\. End what"):
+        probe([entrant(full)], colours)

@@ -16,7 +16,7 @@ from caev2.ablate.engines.engine import LEAVE_S, WAIT_S, Told
 from caev2.ablate.finding import steps_trained
 from caev2.ablate.one_run import Work, perform
 from caev2.cluster import Surroundings, connect, surroundings
-from caev2.errors import Caev2Error
+from caev2.errors import Caev2Error, MachineDiffers
 from caev2.pretrain.telling.log import last_step
 from caev2.pretrain.together.signals import Interrupted
 from caev2.progress import Silent
@@ -119,7 +119,13 @@ class _Tasks:
             self._lose(work, "its machine asked it to leave")
 
     def _fail(self, work: Work, problem: Any) -> None:
-        """Tell of an error; of one that nobody expected, where it arose."""
+        """Tell of an error; of one that nobody expected, where it arose.
+
+        Raises:
+            MachineDiffers: It is the machine's, which would refuse every other run as well.
+        """
+        if isinstance(problem.cause, MachineDiffers):
+            raise problem.cause
         if isinstance(problem.cause, Caev2Error):
             self._told.failed(work, str(problem.cause))
             return
