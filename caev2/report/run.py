@@ -8,11 +8,11 @@ from pathlib import Path
 from caev2.errors import Caev2Error, ConfigError
 from caev2.report.page import page_of
 from caev2.report.reading.environment import describe_machine
-from caev2.report.reading.files import Gap, name_of_folder
+from caev2.report.reading.files import Gap, name_of_folder, without_folders
 from caev2.report.reading.runs import RunFolder, is_run, read_run
 from caev2.report.reading.shapes import WRONG
 from caev2.report.reading.stores import read_store
-from caev2.report.reading.studies import Grid, find_grids, in_order, read_grid
+from caev2.report.reading.studies import Grid, find_grids, in_order, read_grid, told_apart
 from caev2.report.sections.ablations import ablations_section
 from caev2.report.sections.curves import curves_section
 from caev2.report.sections.environment import environment_section
@@ -90,7 +90,7 @@ def find(places: Sequence[Path], store: Path | None = None) -> tuple[list[RunFol
                 f"There is no run at {place}: no run.json, no run/run.json as of a demo, and no outcome.json of a grid "
                 "below it. Make one with `caev2 pretrain`, `caev2 demo` or `caev2 ablate`."
             )
-    return [read_run(path, name, store=store) for name, path in _told_apart(folders)], grids
+    return [read_run(path, name, store=store) for name, path in _told_apart(folders)], told_apart(grids)
 
 
 def _name_of(run: Path) -> str:
@@ -116,7 +116,7 @@ def sections_of(runs: Sequence[RunFolder], grids: Sequence[Grid]) -> list[Sectio
         "Summary": partial(summary_section, runs, stores, grids),
         "Curves": partial(curves_section, runs),
         "Probes": partial(probes_section, runs),
-        "Ablations": partial(ablations_section, grids),
+        "Ablations": partial(ablations_section, grids, alone=not runs),
         "Pictures": partial(pictures_section, runs),
         "Store": partial(stores_section, runs, stores, grids),
         "Provenance": partial(provenance_section, runs, stores, grids),
@@ -131,8 +131,12 @@ def _guarded(title: str, make: Callable[[], Section]) -> Section:
     try:
         return make()
     except (Caev2Error, *WRONG) as problem:
-        what = f"Something in the files of this section is not what caev2 writes ({type(problem).__name__})."
-        again = "Restore them from a copy, or make them again."
+        said = without_folders(f"{type(problem).__name__}: {problem}")
+        what = f"This section could not be made ({said})."
+        again = (
+            "A file that it reads is not what caev2 writes: restore it from a copy, or make it again. If all are "
+            "whole, this is a bug of caev2."
+        )
         return Section(
             id=title.lower(), title=title, about="Nothing can be shown.", body=(), gaps=(Gap(what=f"{what} {again}"),)
         )

@@ -117,6 +117,19 @@ def test_letters_of_drawings_are_large_enough_on_a_phone_and_within_their_drawin
     assert cut == []
 
 
+def test_hashes_of_runs_can_be_read_on_a_phone(browser, page):
+    browser.open(page, width=PHONE_PX, height=800)
+    browser.ask("document.querySelectorAll('details').forEach(one => one.open = true)")
+    hidden = browser.ask(
+        "[...document.querySelectorAll('#provenance details .scroll')].map(box => { box.scrollLeft = 1e5;"
+        " const frame = box.getBoundingClientRect(), cells = [...box.querySelectorAll('tbody tr:first-child > *')];"
+        " const stays = cells[0].getBoundingClientRect();"
+        " return Math.max(0, stays.right - frame.left) / frame.width })"
+    )
+    assert hidden
+    assert max(hidden) < 0.5, "what stays at the left leaves room for the rest"
+
+
 def test_the_navigation_leads_to_sections_that_can_be_seen(browser, page):
     browser.open(page, width=PHONE_PX, height=800)
     for name in SECTIONS[:-1]:  # the last one may be too short to be brought to the top

@@ -6,7 +6,7 @@ import shutil
 from caev2.ablate.outcome import Score, read_outcome, write_outcome
 from caev2.eval.entrants import sha256_of_file
 from caev2.pretrain.identity import read_identity
-from tests.report.made_up import TEACHER
+from tests.report.made_up import TEACHER, make_picture
 from tests.report.made_up_grids import stored
 from tests.report.reading_pages import HOSTILE, page_of
 
@@ -67,8 +67,32 @@ def test_a_page_of_grids_alone_says_how_their_targets_are_stored(study, tmp_path
     write_outcome(dataclasses.replace(outcome, targets=targets), study / "supervision")
     lines = page_of(study, out=tmp_path / "page.html").rows("store")
     assert lines[1:] == [
-        ["views", "projected", "lloyd4", "6,000 × 2", "4.3 kB", "1.04 %", "1.21 %", "0.9939", "0.9911"],
-        ["views-int8", "projected", "int8", "6,000 × 2", "8.4 kB", "1.04 %", "–", "–", "–"],
+        [
+            "views",
+            "projected",
+            "lloyd4",
+            "6,000 × 2",
+            "4.3 kB",
+            "50.8 %",
+            "1.04 %",
+            "1.21 %",
+            "0.9939",
+            "0.9911",
+            f"{'4d' * 8} ✓ agrees",
+        ],
+        [
+            "views-int8",
+            "projected",
+            "int8",
+            "6,000 × 2",
+            "8.4 kB",
+            "100 %",
+            "1.04 %",
+            "–",
+            "–",
+            "–",
+            f"{'4d' * 8} – not at hand",
+        ],
     ]
 
 
@@ -77,3 +101,47 @@ def test_what_an_older_version_did_not_record_is_said(study, tmp_path):
     write_outcome(dataclasses.replace(outcome, targets=()), study / "supervision")
     found = page_of(study, out=tmp_path / "page.html").by_id["store"]
     assert "Nothing was recorded of the stores of supervision." in found
+
+
+def test_a_store_whose_digest_the_runs_do_not_have_differs(study, tmp_path):
+    outcome = read_outcome(study / "supervision")
+    (target,) = outcome.targets
+    changed = dataclasses.replace(target, digest="00" * 32)
+    write_outcome(dataclasses.replace(outcome, targets=(changed,)), study / "supervision")
+    (line,) = page_of(study, out=tmp_path / "page.html").rows("store")[1:]
+    assert line[-1] == f"{'0' * 16} ✗ differs"
+
+
+def test_two_folders_with_one_grid_have_headings_and_pictures_of_their_own(study, tmp_path):
+    other = shutil.copytree(study, tmp_path / "other")
+    for folder, width in ((study, 700), (other, 740)):
+        make_picture(folder / "supervision" / "curves.png", width, 300)
+    page = page_of(study, other, out=tmp_path / "page.html")
+    assert [picture["width"] for picture in page.tags("img")] == ["700", "740"]
+    for name in ("study", "other"):
+        assert f"Which tokens are supervised ({name})" in page.by_id["ablations"]
+        assert f"Runs of the grid supervision ({name})" in page.by_id["provenance"]
+        assert f"supervision ({name})" in page.by_id["reproduce"]
+
+
+def test_the_two_forms_of_a_grid_are_told_apart_by_form(study, tmp_path):
+    other = shutil.copytree(study, tmp_path / "other")
+    write_outcome(dataclasses.replace(read_outcome(other / "supervision"), quick=False), other / "supervision")
+    found = page_of(study, other, out=tmp_path / "page.html").by_id["ablations"]
+    assert found.index("supervised (quick form)") < found.index("supervised (full form)")
+
+
+def test_what_was_found_stands_before_the_claim_and_code_is_code(study, tmp_path):
+    outcome = read_outcome(study / "supervision")
+    changes = {
+        "claim": "Tokens of `projected` teach more.",
+        "classes": 10,
+        "overrides": {"epochs": 3},
+        "recipe": "demo",
+    }
+    write_outcome(dataclasses.replace(outcome, **changes), study / "supervision")
+    page = page_of(study, out=tmp_path / "page.html")
+    found = page.by_id["ablations"]
+    assert found.index("kNN: worse than both") < found.index("Claim tested: Tokens of projected teach more.")
+    assert "projected" in page.codes
+    assert "of 10 classes (one guess in 10 is right). Recipe demo. Set for all runs: epochs=3." in found

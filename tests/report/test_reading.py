@@ -96,13 +96,15 @@ def test_of_a_checkpoint_with_another_byte_a_result_knows_and_a_header_alone_doe
     for result in (run / "result.json", run / "segmentation.json", *(run / "results").iterdir()):
         result.unlink()
     (check,) = chain_of(read_run(run, "scenes"), StoreFolder(manifest=None))[0].checks
-    assert "nothing but the header was read" in check.words
+    assert "there is nothing to compare that with" in check.words
 
 
 def test_what_was_compared_as_recorded_does_not_say_that_it_was_computed(run):
     read = read_run(run, "scenes")
     store, teacher = chain_of(read, read_store(read.store, read.identity))[2:]
-    assert any("record the same root digest (`caev2 store verify` reads the rows)" in one.words for one in store.checks)
+    assert any(
+        "record the same root digest (`caev2 store verify STORE` reads the rows)" in one.words for one in store.checks
+    )
     assert [one.words for one in teacher.checks] == ["run and store record the same sha256 (no weights were read)"]
 
 

@@ -5,7 +5,7 @@ from caev2.report.drawing.markup import Html, escaped, tag
 WIDTH = 400
 """Of a drawing that stands beside others, in its own units: shown as wide as a phone, letters are not too small."""
 
-LETTER_WIDTH = 7.0
+LETTER_WIDTH = 7.6
 """Of a letter of a name, about: no font is asked."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 _PIECES = re.compile(r"<[^>]*>|[^<]+")
 _WORDS = re.compile(r'(?<= )(alt|title|aria-label|content)="([^"]*)"')
 """Attributes that are read by people; others are numbers, places on the page, and pictures."""
+_CODE = re.compile(r"`([^`]+)`")
 _VOID = {"br", "hr", "img", "meta"}
 """Elements of HTML that have no end."""
 
@@ -34,6 +35,12 @@ def _speakable(text: str) -> str:
 def joined(children: Iterable[str | None], between: str = "") -> Html:
     """Several pieces as one; what is none is left out."""
     return Html(escaped(between).join(escaped(child) for child in children if child is not None))
+
+
+def prose(text: str) -> Html:
+    """A text in which what stands between backticks is code."""
+    pieces = _CODE.split(text)
+    return joined([tag("code", piece) if place % 2 else piece for place, piece in enumerate(pieces)])
 
 
 def tag(element: str, /, *children: Child, **attributes: Attribute) -> Html:

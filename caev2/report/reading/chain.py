@@ -143,7 +143,7 @@ def _check_latest(run: RunFolder, path: Path, step: int) -> tuple[Check, ...]:
     """The header of the latest checkpoint, and all of it if a result recorded its sha256."""
     named = checkpoint_fingerprint(path)
     recorded = {one.facts["checkpoint_sha256"] for one in run.results if one.facts and one.facts["step"] == step}
-    only = "" if recorded else "; no result records its sha256, so nothing but the header was read"
+    only = "" if recorded else "; no result records its sha256, so there is nothing to compare that with"
     if named is None:
         header = Check(mark="differs", words="it is damaged: its header cannot be read, or names no run")
     else:
@@ -182,7 +182,7 @@ def _store_link(run: RunFolder, store: StoreFolder) -> Link:
     checks = (
         compared("its spec has this fingerprint", identity and identity.store_fingerprint, spec),
         compared(
-            "manifest and run record the same root digest (`caev2 store verify` reads the rows)",
+            "manifest and run record the same root digest (`caev2 store verify STORE` reads the rows)",
             identity and identity.store_digest,
             digest,
         ),

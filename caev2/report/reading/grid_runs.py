@@ -1,16 +1,18 @@
 """The numbers of a grid against the run that they are of: its own result and its own log."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from caev2.ablate.finding import last_figures, scores_of
 from caev2.ablate.grids import EVALUATIONS
 from caev2.ablate.outcome import RunOutcome, Score
+from caev2.ablate.stored import StoredTarget
 from caev2.report.reading.chain import Check, chain_of, compared, result_links
 from caev2.report.reading.results import KNN, Result
-from caev2.report.reading.runs import RunFolder
+from caev2.report.reading.runs import RunFolder, is_run, read_run
 from caev2.report.reading.shapes import WRONG
 from caev2.report.reading.stores import StoreFolder
+from caev2.report.reading.studies import Grid
 
 
 def check_outcome(one: RunOutcome, run: RunFolder | None, val_images: int | None) -> tuple[Check, ...]:
@@ -72,3 +74,19 @@ def _scores_of_log(run: RunFolder) -> Mapping[str, Score]:
         return {name: Score(value=value) for name, value in last_figures(run.path).items()}
     except WRONG:
         return {}
+
+
+def check_digest(target: StoredTarget, grids: Sequence[Grid]) -> Check:
+    """The digest that was recorded of a store against those of the runs that learned from it."""
+    recorded = set()
+    for grid in grids:
+        if grid.outcome is None or target not in grid.outcome.targets:
+            continue
+        for one in grid.outcome.runs:
+            folder = grid.runs / one.fingerprint
+            if (one.store, one.recipe.get("target")) == (target.store, target.target) and is_run(folder):
+                identity = read_run(folder, one.fingerprint).identity
+                recorded |= set() if identity is None else {identity.store_digest}
+    if not recorded:
+        return Check(mark="not at hand", words="no run that learned from it lies there")
+    return Check(mark="agrees" if recorded == {target.digest} else "differs", words="root digest of the store")

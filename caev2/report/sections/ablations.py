@@ -10,6 +10,7 @@ from caev2.ablate.wording import (
     is_accuracy,
     label_of,
     say_difference,
+    say_settings,
     say_value,
     say_verdict,
     scale_of,
@@ -17,7 +18,7 @@ from caev2.ablate.wording import (
 )
 from caev2.report.drawing.bars import Bar, bar_chart
 from caev2.report.drawing.frame import figure
-from caev2.report.drawing.markup import Child, Html, joined, tag
+from caev2.report.drawing.markup import Child, Html, joined, prose, tag
 from caev2.report.reading.files import Gap, without_folders
 from caev2.report.reading.studies import ABLATE, Grid
 from caev2.report.sections.pictures import ALL_BYTES, Room, gallery
@@ -26,16 +27,21 @@ from caev2.report.sections.section import Section, charts, table, unfolding
 _SHOWN_BARS = 2  # metrics drawn; the table has all
 
 
-def ablations_section(grids: Sequence[Grid]) -> Section:
-    """Every grid: its claim, table and bars, and what was drawn of it."""
+def ablations_section(grids: Sequence[Grid], *, alone: bool = False) -> Section:
+    """Every grid: what was found, its claim, table and bars, and what was drawn of it.
+
+    Args:
+        grids: In the order of the page.
+        alone: Whether the page has no runs, whose pictures need room as well.
+    """
     body = []
-    wanted = {grid.name: _pictures(grid, grid.outcome) for grid in grids if grid.outcome is not None}
-    room = Room(sum(map(len, wanted.values())), ALL_BYTES // 2)
+    wanted = [[] if grid.outcome is None else _pictures(grid, grid.outcome) for grid in grids]
+    room = Room(sum(map(len, wanted)), ALL_BYTES if alone else ALL_BYTES // 2)
     gaps = [gap for grid in grids for gap in grid.gaps]
-    for grid in grids:
+    for grid, pictures in zip(grids, wanted, strict=True):
         if grid.outcome is not None:
-            shown, missing = gallery(wanted[grid.name], room, len(wanted[grid.name]), f"of the grid {grid.name}")
-            body.append(_show(grid.outcome, shown))
+            shown, missing = gallery(pictures, room, len(pictures), f"of the grid {grid.called(grid.name)}")
+            body.append(_show(grid, grid.outcome, shown))
             gaps += [Gap(what=gap.what) for gap in missing]
     if not grids:
         gaps.append(Gap(what="No folder of a grid was given.", command=ABLATE))
@@ -53,24 +59,36 @@ def ablations_section(grids: Sequence[Grid]) -> Section:
 def _pictures(grid: Grid, outcome: GridOutcome) -> list[tuple[Path, str]]:
     """Files and captions of what the page does not draw itself."""
     drawn = {f"bars-{metric.replace(' ', '-')}" for metric in outcome.metrics[:_SHOWN_BARS]}
-    return [(path, f"{path.stem} of the grid {grid.name}") for path in grid.pictures if path.stem not in drawn]
+    return [(path, _caption(path, outcome)) for path in grid.pictures if path.stem not in drawn]
 
 
-def _show(outcome: GridOutcome, pictures: Html | None) -> Html:
+def _caption(path: Path, outcome: GridOutcome) -> str:
+    """What a picture of `caev2 ablate` shows, by its name."""
+    kind, _, word = path.stem.partition("-")
+    metric = next((title_of(one) for one in outcome.metrics if one.replace(" ", "-") == word), "")
+    what = {"bars": "bars and differences", "line": "as a line", "heat": "as a heat map"}.get(kind)
+    if path.stem == "curves":
+        return f"{outcome.title}: curves over epochs"
+    return f"{outcome.title}: {metric}, {what}" if metric and what else f"{outcome.title}: {path.stem}"
+
+
+def _show(grid: Grid, outcome: GridOutcome, pictures: Html | None) -> Html:
     findings = find_differences(outcome)
     drawn = [_bars(outcome, findings, metric) for metric in outcome.metrics[:_SHOWN_BARS]]
     return tag(
         "article",
-        tag("h3", without_folders(outcome.title)),
-        tag("p", without_folders(outcome.claim), class_="claim") if outcome.claim else None,
+        tag("h3", without_folders(grid.called(outcome.title))),
+        _sentences(outcome),
+        tag("p", tag("b", "Claim tested: "), prose(without_folders(outcome.claim)), class_="claim")
+        if outcome.claim
+        else None,
         tag(
             "p",
-            tag("cite", without_folders(outcome.source)) if outcome.source else None,
+            tag("cite", prose(without_folders(outcome.source))) if outcome.source else None,
             " · " if outcome.source else None,
             _say_size(outcome),
             class_="images",
         ),
-        _sentences(outcome),
         charts(one for one in drawn if one is not None),
         _table(outcome, findings),
         _failures(outcome),
@@ -80,9 +98,12 @@ def _show(outcome: GridOutcome, pictures: Html | None) -> Html:
 
 def _say_size(outcome: GridOutcome) -> str:
     judged = "" if outcome.val_images is None else f", judged on {outcome.val_images:,} images"
+    guessing = f" of {outcome.classes:,} classes (one guess in {outcome.classes:,} is right)" if outcome.classes else ""
+    recipe = f" Recipe {without_folders(outcome.recipe)}." if outcome.recipe else ""
+    changed = f" Set for all runs: {without_folders(say_settings(outcome.overrides))}." if outcome.overrides else ""
     quick = " The quick form: its numbers say little of the full one." if outcome.quick else ""
     seeds = f"{len(outcome.seeds)} seed{'s' if len(outcome.seeds) != 1 else ''}"
-    return f"{len(outcome.runs)} runs, {seeds}{judged}.{quick}"
+    return f"{len(outcome.runs)} runs, {seeds}{judged}{guessing}.{recipe}{changed}{quick}"
 
 
 def _sentences(outcome: GridOutcome) -> Html | None:

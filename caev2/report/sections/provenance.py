@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from caev2.ablate.outcome import RunOutcome
-from caev2.report.drawing.markup import Child, Html, joined, tag
+from caev2.report.drawing.markup import Child, Html, joined, prose, tag
 from caev2.report.reading.chain import Check, Link, Mark, chain_of, result_links, worst
 from caev2.report.reading.files import without_folders
 from caev2.report.reading.grid_runs import check_outcome
@@ -61,7 +61,7 @@ def _box(link: Link) -> Html:
 
 def show_check(check: Check) -> Html:
     """A mark that can be told without its colour, and what was compared."""
-    return tag("li", say_mark(check), " ", tag("span", check.words))
+    return tag("li", say_mark(check), " ", tag("span", prose(check.words)))
 
 
 def say_mark(check: Check) -> Html:
@@ -83,11 +83,11 @@ def _grid(grid: Grid) -> Html:
     rows = [_row(one, run, of_one) for (one, run), of_one in zip(known, checks, strict=True)]
     return joined(
         [
-            tag("h3", f"Runs of the grid {grid.name}"),
+            tag("h3", f"Runs of the grid {grid.called(grid.name)}"),
             about,
             unfolding(
                 "Each run with its hashes",
-                table(head, rows, about=f"Runs of the grid {grid.name}", words=len(head)),
+                table(head, rows, about=f"Runs of the grid {grid.called(grid.name)}", words=len(head)),
                 _sources([run for _, run in known if run is not None]),
             ),
         ]

@@ -32,13 +32,14 @@ def reproduce_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolde
         body.append(_list(commands_of_run(run, stores[run.name])))
     for grid in grids:
         if grid.outcome is not None:
-            body += [tag("h3", grid.name), _list([grid_command(grid.outcome)])]
+            body += [tag("h3", grid.called(grid.name)), _list([grid_command(grid.outcome)])]
             body.append(unfolding("Its stores and runs one by one", _list(commands_of_grid(grid, grid.outcome))))
     return Section(
         id="reproduce",
         title="Reproduce",
         about="Every setting that is not a default stands in its line. Words in capitals are your folders and files. "
-        "Settings that change the speed alone are not recorded, and not needed.",
+        "Settings that change the speed alone are not recorded. One of them, how many threads a run had (--jobs, "
+        "OMP_NUM_THREADS), decides last bits on a CPU: with another number accuracies are a little different.",
         body=tuple(body),
         gaps=tuple(
             Gap(what=f"What {run.name} is cannot be read, so its command cannot be told.")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from caev2.report.drawing.markup import Child, Html, tag
+from caev2.report.drawing.markup import Child, Html, prose, tag
 from caev2.report.reading.files import Gap
 from caev2.report.reading.runs import RunFolder
 
@@ -49,7 +49,7 @@ def gaps_of(runs: Sequence[RunFolder], section: str) -> tuple[Gap, ...]:
 def list_gaps(gaps: Iterable[Gap]) -> Html | None:
     """What is missing, with the commands that make it; each once."""
     items = [
-        tag("li", gap.what, None if gap.command is None else [" Run ", tag("code", gap.command), "."])
+        tag("li", prose(gap.what), None if gap.command is None else [" Run ", tag("code", gap.command), "."])
         for gap in dict.fromkeys(gaps)
     ]
     return tag("aside", tag("h3", "Missing"), tag("ul", items), class_="gaps") if items else None

@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from caev2.ablate.stored import StoredTarget
-from caev2.report.drawing.markup import Html, tag
+from caev2.report.drawing.markup import Child, Html, joined, tag
+from caev2.report.reading.chain import Check
 from caev2.report.reading.files import Gap
+from caev2.report.reading.grid_runs import check_digest
 from caev2.report.reading.runs import RunFolder
 from caev2.report.reading.stores import StoreFolder
-from caev2.report.reading.studies import ABLATE, Grid
+from caev2.report.reading.studies import Grid
+from caev2.report.reproducing.grids import grid_command
+from caev2.report.sections.provenance import say_mark
 from caev2.report.sections.section import Section, facts, table
 from caev2.store.codecs.quality import Figures, Quality
 from caev2.store.disk import say_bytes
@@ -35,7 +39,7 @@ def stores_section(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder],
     targets = dict.fromkeys(one for grid in grids if grid.outcome is not None for one in grid.outcome.targets)
     if targets:
         body += [tag("h3", "Stores of the grids")] if runs else []
-        body.append(_recorded(list(targets)))
+        body += _recorded(list(targets), grids)
     return Section(
         id="store",
         title="Store quality",
@@ -53,32 +57,45 @@ def _gaps(runs: Sequence[RunFolder], stores: Mapping[str, StoreFolder]) -> tuple
 
 def _unrecorded(grids: Sequence[Grid]) -> tuple[Gap, ...]:
     """Grids of an older version, which did not record it."""
-    names = [grid.name for grid in grids if grid.outcome is not None and not grid.outcome.targets]
-    if not names:
-        return ()
-    what = (
-        f"Nothing was recorded of the stores of {', '.join(names)}. The same command records it; no run is done again."
+    return tuple(
+        Gap(
+            what=f"Nothing was recorded of the stores of {grid.called(grid.name)}. The same command records it, "
+            "and does no run again.",
+            command=grid_command(grid.outcome).line,
+        )
+        for grid in grids
+        if grid.outcome is not None and not grid.outcome.targets
     )
-    return (Gap(what=what, command=ABLATE),)
 
 
-def _recorded(targets: Sequence[StoredTarget]) -> Html:
-    """A line for each target that grids learned from."""
+def _recorded(targets: Sequence[StoredTarget], grids: Sequence[Grid]) -> list[Html]:
+    """A line for each target that grids learned from, and what its words mean."""
     head = (
         "store",
         "target",
         "codec",
         "images × views",
         "row",
+        "of the largest",
         "error, class token",
         "error, patches",
-        "cosine, patches",
+        "centred cosine, patches",
         "1st percentile",
+        "digest",
     )
-    return table(head, map(_recorded_row, targets), about="Targets of the grids’ stores", words=3)
+    largest = {
+        name: max(one.row_bytes for one in targets if one.target == name) for name in {t.target for t in targets}
+    }
+    rows = [_recorded_row(one, largest[one.target], check_digest(one, grids)) for one in targets]
+    about = (
+        "As the grids recorded it. Errors are ‖x − x̂‖² / ‖x − mean‖², centred cosines those of x − mean and x̂ − mean, "
+        "on images that did not calibrate the codec; a codec that learns nothing from images was not measured. The "
+        "digest is the store’s root digest, compared with those in the run.json of the runs that learned from it."
+    )
+    return [table(head, rows, about="Targets of the grids’ stores", words=3), tag("p", about, class_="note")]
 
 
-def _recorded_row(one: StoredTarget) -> tuple[str, ...]:
+def _recorded_row(one: StoredTarget, largest: int, check: Check) -> tuple[Child, ...]:
     class_token, patches = (None, None) if one.quality is None else (one.quality.class_token, one.quality.patch_tokens)
     cosines = (None, None) if patches is None else (patches.centred_cosine_mean, patches.centred_cosine_p1)
     return (
@@ -87,8 +104,10 @@ def _recorded_row(one: StoredTarget) -> tuple[str, ...]:
         one.codec,
         f"{one.images:,} × {one.views}",
         say_bytes(one.row_bytes),
+        f"{100 * one.row_bytes / largest:.3g} %",
         *(_say_error(figures) for figures in (class_token, patches)),
         *("–" if cosine is None else f"{cosine:.4f}" for cosine in cosines),
+        joined([tag("code", one.digest[:16]), say_mark(check)], " "),
     )
 
 
