@@ -70,43 +70,34 @@ def _unrecorded(grids: Sequence[Grid]) -> tuple[Gap, ...]:
 
 def _recorded(targets: Sequence[StoredTarget], grids: Sequence[Grid]) -> list[Html]:
     """A line for each target that grids learned from, and what its words mean."""
-    head = (
-        "store",
-        "target",
-        "codec",
-        "images × views",
-        "row",
-        "of the largest",
-        "error, class token",
-        "error, patches",
-        "centred cosine, patches",
-        "1st percentile",
-        "digest",
-    )
+    head = ("store", "target", "codec", "row", "error, class", "error, patches", "centred cosine", "digest")
     largest = {
         name: max(one.row_bytes for one in targets if one.target == name) for name in {t.target for t in targets}
     }
     rows = [_recorded_row(one, largest[one.target], check_digest(one, grids)) for one in targets]
     about = (
-        "As the grids recorded it. Errors are ‖x − x̂‖² / ‖x − mean‖², centred cosines those of x − mean and x̂ − mean, "
-        "on images that did not calibrate the codec; a codec that learns nothing from images was not measured. The "
-        "digest is the store’s root digest, compared with those in the run.json of the runs that learned from it."
+        "As the grids recorded it; shares of a row are of the target’s largest. Errors are ‖x − x̂‖² / ‖x − mean‖², "
+        "centred cosines those of the patches’ x − mean and x̂ − mean, on images that did not calibrate the codec; a "
+        "codec that learns nothing from images was not measured. The digest is the store’s root digest, compared with "
+        "those in the run.json of the runs that learned from it."
     )
     return [table(head, rows, about="Targets of the grids’ stores", words=3), tag("p", about, class_="note")]
 
 
 def _recorded_row(one: StoredTarget, largest: int, check: Check) -> tuple[Child, ...]:
     class_token, patches = (None, None) if one.quality is None else (one.quality.class_token, one.quality.patch_tokens)
-    cosines = (None, None) if patches is None else (patches.centred_cosine_mean, patches.centred_cosine_p1)
+    cosine = "–"
+    if patches is not None:
+        low = tag("small", f"1st percentile {patches.centred_cosine_p1:.4f}")
+        cosine = joined([f"{patches.centred_cosine_mean:.4f}", low], " ")
     return (
-        one.store,
+        joined([one.store, tag("small", f"{one.images:,} images × {one.views}")], " "),
         one.target,
         one.codec,
-        f"{one.images:,} × {one.views}",
-        say_bytes(one.row_bytes),
-        f"{100 * one.row_bytes / largest:.3g} %",
-        *(_say_error(figures) for figures in (class_token, patches)),
-        *("–" if cosine is None else f"{cosine:.4f}" for cosine in cosines),
+        joined([say_bytes(one.row_bytes), tag("small", f"{100 * one.row_bytes / largest:.3g} %")], " "),
+        _say_error(class_token),
+        _say_error(patches),
+        cosine,
         joined([tag("code", one.digest[:16]), say_mark(check)], " "),
     )
 
