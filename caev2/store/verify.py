@@ -137,18 +137,16 @@ def verify_images(store: Store, replay: ViewReplay, progress: Progress | None = 
     """Replay every view of every valid image and compare its pixels; one sentence for each image that drifted."""
     progress = progress or Silent()
     progress.start("compare pixels", len(store.valid_images) * store.views)
-    problems: dict[int, str] = {}
-    for view in range(store.views):  # view by view, as the store lies on disk
-        for image in map(int, store.valid_images):
-            try:
-                if image not in problems:
-                    replay.crop(view, image)
-            except SourceError as drift:
-                problems[image] = str(drift)
-            progress.advance(1)
+    problems = []
+    for image in map(int, store.valid_images):  # each is decoded once, for all its views
+        try:
+            replay.compare(image)
+        except SourceError as drift:
+            problems.append(str(drift))
+        progress.advance(store.views)
     progress.finish()
     if replay.drifted is not None:
         progress.warn(
             f"Another image decoder than at extraction: {replay.drifted!r} differs by less than half a grey level."
         )
-    return tuple(problems[image] for image in sorted(problems))
+    return tuple(problems)

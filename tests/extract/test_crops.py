@@ -174,3 +174,24 @@ def test_a_store_with_and_one_without_crops_are_two_stores(made, tmp_path):
     store = shutil.copytree(made / "jpeg", tmp_path / "store")
     with pytest.raises(StoreMismatch, match="its crops is 'jpeg', this command asks for None"):
         extract(made / "images", store, EXTRACT, teacher=PatchMeans())
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_a_crop_that_differs_is_noticed_in_any_view_and_images_are_decoded_once(made, monkeypatch, view):
+    store, source = Store(made / "raw"), open_images(made / "images")
+    other, found, decoded = int(store.valid_images[-1]), store.view_value, []
+
+    def changed(field, at, image):
+        value = found(field, at, image)
+        return value ^ 1 if (field, at, image) == ("crop_hash", view, other) else value
+
+    def decode(data, orientation):
+        decoded.append(data)
+        return decode_rgb(data, orientation)
+
+    monkeypatch.setattr(store, "view_value", changed)
+    monkeypatch.setattr("caev2.store.pixels.replay.decode_rgb", decode)
+    replay = ViewReplay(store, source)
+    assert verify_images(store, replay) == ()
+    assert replay.drifted == source.keys[other], "its pixels are near, so it is a warning"
+    assert len(decoded) == len(store.valid_images)

@@ -91,22 +91,39 @@ class ViewReplay:
         views = self._store.manifest.spec.views
         return crop, render_view(pixels, self._store.view(view, image), size_px, views.interpolation)
 
+    def compare(self, image: int) -> None:
+        """Compare the pixels of all views of an image, which is decoded once.
+
+        Raises:
+            PixelDrift: Those of one differ by more than a decoder could explain.
+        """
+        data, pixels = self._decode(image)
+        for view in range(self._store.views):
+            self._cut(view, image, data, pixels)
+
     def _replay(self, view: int, image: int) -> tuple[UInt8[np.ndarray, "size size 3"], Image.Image]:
         """The crop, compared, and the whole image."""
-        settings = self._store.manifest.spec.views
+        data, pixels = self._decode(image)
+        return self._cut(view, image, data, pixels), pixels
+
+    def _decode(self, image: int) -> tuple[bytes, Image.Image]:
+        """The file, and what it shows."""
         data = self._source.read(int(self._places[image]))
         try:
-            pixels = decode_rgb(data, settings.orientation)
+            return data, decode_rgb(data, self._store.manifest.spec.views.orientation)
         except ImageUndecodable as problem:
             raise PixelDrift(
                 f"{self._describe(image)} could be decoded at extraction and now cannot: {problem}."
             ) from None
-        stored = self._store.view(view, image)
-        crop = render_view(pixels, stored, settings.size_px, settings.interpolation)
+
+    def _cut(self, view: int, image: int, data: bytes, pixels: Image.Image) -> UInt8[np.ndarray, "size size 3"]:
+        """A view of an image, compared."""
+        settings = self._store.manifest.spec.views
+        crop = render_view(pixels, self._store.view(view, image), settings.size_px, settings.interpolation)
         crop, _ = as_kept(self._store.manifest.spec.crops, crop)
         if hash_crop(crop) != int(self._store.view_value("crop_hash", view, image)):
             self._explain(view, image, data, crop)
-        return crop, pixels
+        return crop
 
     def _explain(self, view: int, image: int, data: bytes, crop: np.ndarray) -> None:
         """Tell a changed decoder from a changed image."""
