@@ -1,5 +1,6 @@
 """Engines: an error of one run is that run's, those that are asked to leave save first, cores are dealt out."""
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -160,7 +161,8 @@ def test_tasks_that_are_asked_to_leave_save_what_they_trained(made, tmp_path, nu
     out = tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", LEAVING, "run", made, out]
-    with subprocess.Popen(words, env=environment, cwd=ROOT) as command:
+    heard = functools.partial(signal.signal, number, signal.SIG_DFL)  # also where the tests themselves ignore it
+    with subprocess.Popen(words, env=environment, cwd=ROOT, preexec_fn=heard) as command:
         wait_until(lambda: any(log.stat().st_size > 200 for log in out.glob("runs/*/log.jsonl")))
         command.send_signal(number)
         assert command.wait() == 128 + number

@@ -5,6 +5,7 @@ again a few times, and goes on from its run's last checkpoint.
 """
 
 import functools
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -180,6 +181,8 @@ def _perform(work: Work, device: str, threads: int, there: Surroundings) -> End:
     import torch
 
     there.settle()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a cluster that a script began in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # by which Ray asks a task to leave
     if device == "cuda":
         keep_to(_cores_of_gpu())
     else:
